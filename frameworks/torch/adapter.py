@@ -1,0 +1,95 @@
+"""What the program knows of PyTorch. Parameters are called what PyTorch calls them; kernels are OIHW and (out, in)."""
+
+import os
+
+import torch
+
+
+def describe():
+    torch.set_num_threads(int(os.environ.get("ROSETTA_THREADS", "0")) or torch.get_num_threads())
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return {"version": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
+
+
+def seed(number):
+    torch.manual_seed(number)
+
+
+def set_dtype(dtype):
+    torch.set_default_dtype(getattr(torch, dtype))
+
+
+def to_native(array):
+    tensor = torch.from_numpy(array.copy())
+    return tensor if tensor.is_floating_point() else tensor.long()  # class indices are int64 in PyTorch
+
+
+def to_numpy(value):
+    return value.detach().cpu().numpy()
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return {name: module for name, module in model.named_modules() if name}
+
+
+def parameters(model):
+    return {name: to_numpy(value) for name, value in model.state_dict().items() if value.is_floating_point()}
+
+
+def set_parameters(model, arrays):
+    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=True)
+
+
+def forward(state, images, training):
+    state.model.train(training)
+    with torch.no_grad():
+        return state.model(images.to(_device(state)))
+
+
+def gradients(version, state, images, labels):
+    state.model.train()
+    state.model.zero_grad()
+    loss = version.loss_fn(state.model, images.to(_device(state)), labels.to(_device(state)))
+    loss.backward()
+    found = {name: None if value.grad is None else to_numpy(value.grad) for name, value in state.model.named_parameters()}
+    state.model.zero_grad()
+    return loss, found
+
+
+def train_step(version, state, images, labels):
+    return version.train_step(state.model, state.optimizer, images, labels)
+
+
+def apply_gradients(state, gradients):
+    for name, value in state.model.named_parameters():
+        value.grad = torch.from_numpy(gradients[name]).to(value.device)
+    state.optimizer.step()
+    state.optimizer.zero_grad()
+
+
+def optimizer_state(state):
+    names = {id(value): name for name, value in state.model.named_parameters()}
+    slots = {"momentum_buffer": "velocity"}
+    return {
+        slots[slot] + "/" + names[id(value)]: to_numpy(array)
+        for value, entries in state.optimizer.state.items()
+        for slot, array in entries.items()
+        if slot in slots and array is not None
+    }
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    if torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def _device(state):
+    return next(state.model.parameters()).device

@@ -1,0 +1,5 @@
+"""`python -m dlrosetta` is `rosetta`."""
+
+from dlrosetta.cli import main
+
+main()

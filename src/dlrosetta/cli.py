@@ -1,0 +1,104 @@
+"""The command line. Each command is thin: it reads options, calls the module that does the work, and prints.
+
+Heavy imports stay inside commands, so that `rosetta --help` answers at once. Exit status: 0 all well; 1 something differs or failed;
+2 the call is wrong.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Any
+
+import click
+
+from dlrosetta import __version__
+from dlrosetta.errors import RosettaError, did_you_mean
+
+
+class Suggesting(click.Group):
+    """A group that answers an unknown command with the nearest known one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            known = ", ".join(self.commands)
+            raise click.UsageError(f"Expected a command: {known}. Received: {args[0]!r}.{did_you_mean(args[0], self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+STONE = click.option("--stone", multiple=True, metavar="DIR", help="Another folder of texts, laid out like stone/. Repeatable.")
+FRAMEWORKS_DIR = click.option("--frameworks-dir", multiple=True, metavar="DIR", help="Another folder of frameworks. Repeatable.")
+FRAMEWORKS = click.option("--frameworks", metavar="A,B|all", help="Which frameworks. [default: torch, flax, keras_tensorflow]")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
+PATIENCE = click.option("--patience", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds a worker may take to answer.")
+
+
+def places(command: Any) -> Any:
+    return STONE(FRAMEWORKS_DIR(command))
+
+
+@click.group(cls=Suggesting, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="rosetta")
+@places
+@click.pass_context
+def rosetta(ctx: click.Context, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
+    """The same deep-learning models in every framework, proven to be the same, and timed fairly.
+
+    Alone, it shows every text and framework and the state of each cell on this machine.
+    """
+    if ctx.invoked_subcommand is None:
+        from dlrosetta import matrix
+
+        matrix.show(stone, frameworks_dir)
+
+
+@rosetta.command()
+@click.argument("text")
+@FRAMEWORKS
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One precision only. [default: both]")
+@click.option("--verbose", is_flag=True, help="Show every tensor.")
+@JSON
+@PATIENCE
+@places
+def prove(text: str, frameworks: str | None, dtype: str | None, verbose: bool, as_json: bool, patience: float, **where: Any) -> None:
+    """Is it the same model? Proves the versions of TEXT ("all": every text) against the reference."""
+    from dlrosetta import commands
+
+    sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, **where))
+
+
+@rosetta.command()
+@click.argument("text")
+@places
+def golden(text: str, **where: Any) -> None:
+    """Compute the golden of TEXT anew from its reference."""
+    from dlrosetta import commands
+
+    sys.exit(commands.golden(text, **where))
+
+
+def _terminated(number: int, frame: Any) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Run the command line: errors become one line and the next command; interruptions leave nothing behind."""
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        rosetta(standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(1)
+    except RosettaError as error:
+        click.echo(f"Error: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"Next: {error.hint}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted.", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)

@@ -1,0 +1,96 @@
+"""What a person sees: tables on stdout, progress and errors on stderr, and nothing but the document where JSON was asked for."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as Styled
+
+from dlrosetta.proof.cell import Cell
+
+STYLES = {"proven": "green", "waived": "yellow", "differs": "bold red", "failed": "red", "cannot": "dim", "not run": "dim", "stale": "yellow"}
+MARKS = {"proven": "✓", "waived": "~", "differs": "✗", "failed": "!", "cannot": "–"}
+
+
+def out() -> Console:
+    return Console(highlight=False)
+
+
+def err() -> Console:
+    return Console(stderr=True, highlight=False)
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON document to stdout."""
+    json.dump(document, sys.stdout, indent=1, allow_nan=False)
+    sys.stdout.write("\n")
+
+
+def verdict(name: str) -> Styled:
+    """A verdict with its mark, so that colour is never all that tells."""
+    return Styled(f"{MARKS.get(name, '·')} {name}", style=STYLES.get(name, ""))
+
+
+def number(value: float) -> str:
+    """An error or a bound in three characters and an exponent; exact zero as 0."""
+    return "0" if value == 0 else f"{value:.1e}" if value == value and abs(value) != float("inf") else "∞"
+
+
+def proof_table(title: str, cells: Iterable[Cell]) -> Table:
+    """One row a cell: the verdict, and the check that comes nearest to its bound or breaks it first."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("framework", no_wrap=True)
+    table.add_column("precision", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("checks", justify="right")
+    table.add_column("worst check", overflow="fold")
+    table.add_column("error", justify="right", no_wrap=True)
+    table.add_column("bound", justify="right", no_wrap=True)
+    for cell in cells:
+        worst = worst_check(cell)
+        name, error, bound = (worst.name, number(worst.error), number(worst.bound)) if worst else ("", "", "")
+        count = f"{sum(check.verdict != 'differs' for check in cell.checks)}/{len(cell.checks)}" if cell.checks else ""
+        table.add_row(cell.framework, cell.dtype, verdict(cell.verdict), count, name, error, bound)
+    return table
+
+
+def worst_check(cell: Cell) -> Any:
+    """The first check that differs, else the one that used most of its bound; exact checks that hold say nothing."""
+    for wanted in ("differs", "waived"):
+        wrong = [check for check in cell.checks if check.verdict == wanted]
+        if wrong:
+            return wrong[0] if wanted == "differs" else max(wrong, key=lambda check: check.error)
+    tensors = [check for check in cell.checks if 0 < check.bound < 1e-2]
+    return max(tensors, key=lambda check: check.error / check.bound, default=None)
+
+
+def reasons(cells: Iterable[Cell]) -> list[Styled]:
+    """A line for each cell that is not simply proven: what, why, and where to look."""
+    lines = []
+    for cell in cells:
+        if cell.verdict == "proven":
+            continue
+        line = Styled(f"{cell.framework} {cell.dtype} ", style="bold").append_text(verdict(cell.verdict))
+        where = cell.first_departure
+        if where:
+            layer = f" at {where['layer']}" if where["layer"] else ""
+            line.append(f"{layer} in section {where['section'] or '?'}, line {where['line']}", style="")
+        if cell.reason:
+            line.append(f": {cell.reason}", style="")
+        lines.append(line)
+    return lines
+
+
+def checks_table(cell: Cell) -> Table:
+    """Every check of one cell, for --verbose."""
+    table = Table(title=f"{cell.framework} {cell.dtype}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, justify in (("check", "left"), ("error", "right"), ("bound", "right"), ("verdict", "left")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    for check in cell.checks:
+        table.add_row(check.name, number(check.error), number(check.bound), verdict(check.verdict))
+    return table

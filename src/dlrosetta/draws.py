@@ -1,0 +1,66 @@
+"""Everything random that all cells share: initial parameters and the fixed batches of the proof.
+
+Drawn from NumPy's Philox bit generator by its raw output alone, which NumPy guarantees never to change, unlike the streams of its
+distributions. Written once by the program; workers only read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from dlrosetta.texts import Text
+
+
+def uniform(seed: int, name: str, count: int) -> np.ndarray:
+    """`count` float64 values in [0, 1), a stream for each (seed, name)."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    return (np.random.Philox(key=key).random_raw(count) >> np.uint64(11)) * 2.0**-53
+
+
+def signs(seed: int, name: str, count: int) -> np.ndarray:
+    """`count` values of ±1 as float64."""
+    key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
+    raw = np.random.Philox(key=key).random_raw(-(-count // 64))
+    return np.unpackbits(raw.astype("<u8").view(np.uint8))[:count] * 2.0 - 1.0
+
+
+def glorot_bound(shape: tuple[int, ...]) -> float:
+    """Half width of Glorot's uniform distribution (Glorot and Bengio 2010, eq. 16) for a canonical kernel (out, in, *window)."""
+    window = math.prod(shape[2:])
+    return math.sqrt(6.0 / ((shape[0] + shape[1]) * window))
+
+
+def initial_parameters(text: Text) -> dict[str, np.ndarray]:
+    """Parameters that every cell starts from: float64 values that float32 holds exactly, so that no precision is favoured.
+
+    Vectors are drawn too, although the text starts them at zero: a bias that is left out or put in the wrong place must show.
+    """
+    seed, parameters = text.proof["seed"], {}
+    for name, spec in text.parameters.items():
+        shape = tuple(spec["shape"])
+        values = uniform(seed, name, math.prod(shape)).reshape(shape) * 2 - 1
+        bound = glorot_bound(shape) if spec["role"] != "vector" else 0.1
+        parameters[name] = (values * bound).astype(np.float32).astype(np.float64)
+    return parameters
+
+
+def batch(text: Text, name: str, count: int) -> dict[str, np.ndarray]:
+    """`count` examples: images float64 (exact in float32), labels int64. `name` tells the streams apart."""
+    seed, arrays = text.proof["seed"], {}
+    for key, spec in text.inputs.items():
+        shape = (count, *spec["shape"])
+        values = uniform(seed, f"{name}/{key}", math.prod(shape)).reshape(shape)
+        if spec["draw"] == "labels":
+            arrays[key] = (values * spec["classes"]).astype(np.int64)
+        else:
+            arrays[key] = values.astype(np.float32).astype(np.float64)
+    return arrays
+
+
+def training_batches(text: Text) -> dict[str, np.ndarray]:
+    """The proof's batches, stacked: images (steps, batch, …), labels (steps, batch)."""
+    drawn = [batch(text, f"train/{step}", text.proof["batch"]) for step in range(text.proof["steps"])]
+    return {key: np.stack([one[key] for one in drawn]) for key in drawn[0]}

@@ -1,0 +1,216 @@
+"""What the program knows of each framework: `framework.toml`, found by listing folders.
+
+Nothing else lists the frameworks: a folder with a `framework.toml` is one, wherever it lies. A wrong file is refused
+as a whole, with its name, the key, what was expected and what was received, so that a typing mistake never becomes a
+default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dlrosetta import paths
+from dlrosetta.errors import RosettaError, UsageError, did_you_mean
+from dlrosetta.toml import read_toml
+
+SLUG = re.compile(r"[a-z][a-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LAYOUTS = {
+    "conv": ("OIHW", "HWIO"),
+    "dense": ("OI", "IO"),
+    "activations": ("channels_first", "channels_last"),
+}
+
+
+@dataclass(frozen=True)
+class Framework:
+    """One framework, as its folder describes it. `slug` is the folder's name."""
+
+    slug: str
+    folder: Path
+    title: str
+    language: str
+    homepage: str
+    release: str  # the last one, at the time of writing
+    release_date: str
+    can: tuple[str, ...]
+    devices: tuple[str, ...]
+    dtypes: tuple[str, ...]
+    layout: Mapping[str, str]  # conv, dense, activations: how the framework stores them
+    version: str  # it runs the files `<text>_<version><extension>`
+    extension: str = ".py"
+    python: str | None = None  # None: not run by Python
+    dead: int | None = None  # the year of the last release; None: living
+    default: bool = False  # among those used when nobody names any
+    debian: tuple[str, ...] = ()
+    size_mb: int = 0  # of its environment, as measured
+    env: Mapping[str, str] = field(default_factory=dict)
+    threads: tuple[str, ...] = ()  # environment variables that take the number of threads
+
+    @property
+    def status(self) -> str:
+        return "living" if self.dead is None else f"dead since {self.dead}"
+
+    @property
+    def adapter(self) -> Path:
+        return self.folder / "adapter.py"
+
+    @property
+    def requirements(self) -> Path:
+        return self.folder / "requirements.in"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "requirements.lock"
+
+    def version_file(self, text: str) -> str:
+        """Return the name of the file that it runs for a text: `cnn_keras.py`."""
+        return f"{text}_{self.version}{self.extension}"
+
+    def environ(self, threads: int, environment: Path) -> dict[str, str]:
+        """Return the environment variables that a worker needs; `{threads}` and `{environment}` are filled in."""
+
+        def fill(value: str) -> str:
+            return value.replace("{threads}", str(threads)).replace("{environment}", str(environment))
+
+        return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in self.env.items()}
+
+    def content_hash(self) -> str:
+        """Return the sha256 (hex) of adapter, description and lock: a proof holds for exactly these."""
+        digest = hashlib.sha256()
+        for path in (self.adapter, self.folder / "framework.toml", self.lock):
+            content = path.read_bytes() if path.is_file() else b""
+            digest.update(f"{path.name} {len(content)}\n".encode() + content)
+        return digest.hexdigest()
+
+
+def find(extra_dirs: Iterable[str] = ()) -> dict[str, Framework]:
+    """Return every framework, by slug, in alphabetical order. In `extra_dirs` a known slug replaces ours."""
+    found = {}
+    for parent in paths.frameworks_dirs(tuple(extra_dirs)):
+        for file in sorted(parent.glob("*/framework.toml")):
+            found[file.parent.name] = load(file.parent)
+    return dict(sorted(found.items()))
+
+
+def select(names: str | None, known: Mapping[str, Framework]) -> list[Framework]:
+    """Return the frameworks named in "a,b", all of them for "all", the default set for None; alphabetically."""
+    if names is None:
+        wanted = {slug for slug, framework in known.items() if framework.default}
+    elif names.strip() == "all":
+        wanted = set(known)
+    else:
+        wanted = {part.strip() for part in names.split(",")} - {""}
+        if not wanted:
+            raise UsageError(
+                f"No framework is named. Expected: names separated by commas, or all. Received: {names!r}."
+            )
+    for slug in sorted(wanted - set(known)):
+        raise UsageError(
+            f"Unknown framework '{slug}'.{did_you_mean(slug, known)}",
+            hint="Expected some of: " + ", ".join(sorted(known)) + ", or all.",
+        )
+    return [known[slug] for slug in sorted(wanted)]
+
+
+def load(folder: Path) -> Framework:
+    """Read one folder's `framework.toml`. Raises RosettaError where it is wrong."""
+    file = folder / "framework.toml"
+    if not SLUG.fullmatch(folder.name):
+        raise RosettaError(
+            f"{file}: Expected a folder name of lower-case letters, digits and _, with a letter first. "
+            f"Received: '{folder.name}'."
+        )
+    given = _flat(read_toml(file), file)
+    for key in given:
+        if key not in KEYS:
+            raise RosettaError(f"{file}: Unknown key '{key}'.{did_you_mean(key, KEYS)} Expected: {', '.join(KEYS)}.")
+    for key, (expected, valid, required) in KEYS.items():
+        if key not in given and required:
+            raise RosettaError(f"{file}: Expected {key} = {expected}. Received: nothing.")
+        if key in given and not valid(given[key]):
+            raise RosettaError(f"{file}: Expected {key} = {expected}. Received: {given[key]!r}.")
+    status = given.pop("status")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    values["release"], values["release_date"] = values.pop("release.version"), values.pop("release.date")
+    values["layout"] = {part: values.pop(f"layout.{part}") for part in LAYOUTS}
+    values.setdefault("version", folder.name)
+    return Framework(folder.name, folder, dead=None if status == "living" else status["dead"], **values)
+
+
+def _flat(table: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Name the entries of [layout] and [release] by dotted keys, so that one table of rules covers all."""
+    flat = {}
+    for key, value in table.items():
+        if key not in ("layout", "release"):
+            flat[key] = value
+        elif isinstance(value, dict):
+            flat |= {f"{key}.{name}": entry for name, entry in value.items()}
+        else:
+            raise RosettaError(f"{file}: Expected [{key}] to be a table. Received: {value!r}.")
+    return flat
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _matching(pattern: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and re.fullmatch(pattern, value) is not None
+
+
+def _list_of(valid: Callable[[Any], bool], least: int = 0) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and len(value) >= least and all(map(valid, value))
+
+
+def _one_of(*choices: str) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, str) and value in choices
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _status(value: Any) -> bool:
+    return value == "living" or (isinstance(value, dict) and set(value) == {"dead"} and _whole(value["dead"]))
+
+
+def _variables(value: Any) -> bool:
+    return isinstance(value, dict) and all(VARIABLE.fullmatch(k) and isinstance(v, str) for k, v in value.items())
+
+
+_CAN = ("train", "infer", "data-parallel")
+_DEVICES = ("cpu", "cuda", "rocm", "metal")
+_DTYPES = ("float32", "float64")
+
+
+def _some(choices: tuple[str, ...]) -> tuple[str, Callable[[Any], bool], bool]:
+    return f"a list of some of {', '.join(choices)}", _list_of(_one_of(*choices), 1), True
+
+
+# key: what is expected, in words; whether a value is that; whether the key must be there
+KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
+    "title": ("a text", _text, True),
+    "language": ("a text", _text, True),
+    "homepage": ('"https://…"', _matching(r"https://\S+"), True),
+    "status": ('"living" or {dead = year of the last release}', _status, True),
+    "release.version": ("a text", _text, True),
+    "release.date": ('"YYYY-MM-DD"', _matching(r"\d{4}-\d\d-\d\d"), True),
+    "can": _some(_CAN),
+    "devices": _some(_DEVICES),
+    "dtypes": _some(_DTYPES),
+    **{f"layout.{part}": (f"one of {', '.join(names)}", _one_of(*names), True) for part, names in LAYOUTS.items()},
+    "python": ('"3.11", or left out', _matching(r"3\.\d+"), False),
+    "version": ("the ending of version files, without extension", _matching(SLUG.pattern), False),
+    "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),
+    "default": ("true or false", lambda value: isinstance(value, bool), False),
+    "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
+    "size_mb": ("a whole number", _whole, False),
+    "env": ("a table of environment variables and texts", _variables, False),
+    "threads": ("a list of environment variables", _list_of(_matching(VARIABLE.pattern)), False),
+}

@@ -1,0 +1,128 @@
+"""What the reference computes, small enough to commit: of every tensor its norm, 256 entries and its product with random signs.
+
+Samples show where a tensor departs; products with fixed random vectors of ±1 see every entry, so no change goes unseen (the
+expected square of such a product of a difference is the difference's squared norm). Beside them stands the rounding error that
+the reference itself makes in float32, by the same measure: it is what a cell is allowed, three times over.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dlrosetta import draws, reference
+from dlrosetta.errors import RosettaError
+from dlrosetta.texts import Text
+
+SAMPLES = 256
+PROJECTIONS = 4
+FLOAT32_RUNS = 5
+UNIT = 2.0**-23  # a rounding error below one unit in the last place of float32 is luck, not precision
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Of one tensor: shape, Euclidean norm, samples at `positions(name, size)`, products with `PROJECTIONS` sign vectors."""
+
+    shape: tuple[int, ...]
+    norm: float
+    samples: np.ndarray
+    projections: np.ndarray
+    rounding: float = 0.0
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Every tensor of a text's proof by name of check, the metric, and the labels of the evaluation examples."""
+
+    tensors: dict[str, Tensor]
+    metric: float
+    labels: np.ndarray
+
+
+def positions(name: str, size: int) -> np.ndarray:
+    """Flat indices of the sampled entries: all of a small tensor, otherwise 256 drawn from the tensor's name."""
+    if size <= SAMPLES:
+        return np.arange(size)
+    return np.unique((draws.uniform(0, f"positions/{name}", SAMPLES) * size).astype(np.int64))
+
+
+def summarise(name: str, array: np.ndarray, rounding: float = 0.0) -> Tensor:
+    """Reduce a full array to what the golden keeps of it."""
+    flat = np.asarray(array, dtype=np.float64).ravel()
+    vectors = (draws.signs(number, f"signs/{name}", flat.size) for number in range(PROJECTIONS))
+    projections = np.array([float(vector @ flat) for vector in vectors])
+    return Tensor(np.shape(array), float(np.linalg.norm(flat)), flat[positions(name, flat.size)], projections, rounding)
+
+
+def distance(received: Tensor, expected: Tensor) -> float:
+    """Relative error ‖received − expected‖ / ‖expected‖, as the largest of three estimates; infinite where not finite.
+
+    Norms bound it from below; samples and sign products estimate it without bias.
+    """
+    scale = expected.norm or 1.0
+    size = max(1, int(np.prod(expected.shape)))
+    by_norm = abs(received.norm - expected.norm)
+    by_samples = float(np.linalg.norm(received.samples - expected.samples)) * np.sqrt(size / max(1, len(expected.samples)))
+    by_products = float(np.linalg.norm(received.projections - expected.projections)) / np.sqrt(PROJECTIONS)
+    error = max(by_norm, by_samples, by_products) / scale
+    return float(error) if np.isfinite(error) else float("inf")
+
+
+def build(text: Text) -> Golden:
+    """Run the reference in float64, and in float32 several times over for its rounding error."""
+    labels = reference.evaluation_labels(text)
+    exact = {name: summarise(name, array) for name, array in reference.run(text, labels).items()}
+    worst = dict.fromkeys(exact, UNIT)
+    for number in range(FLOAT32_RUNS):
+        rounded = reference.run(text, labels, np.float32, wobble=number)
+        for name, array in rounded.items():
+            worst[name] = max(worst[name], distance(summarise(name, array), exact[name]))
+    metric = float(exact.pop("metric").samples[0])
+    tensors = {name: Tensor(one.shape, one.norm, one.samples, one.projections, worst[name]) for name, one in exact.items()}
+    return Golden(tensors, metric, labels)
+
+
+def save(golden: Golden, path: Path) -> None:
+    """Write golden.npz, beside and renamed."""
+    names = sorted(golden.tensors)
+    tensors = [golden.tensors[name] for name in names]
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        names=np.array(names),
+        shapes=np.array([",".join(map(str, one.shape)) for one in tensors]),
+        norms=np.array([one.norm for one in tensors]),
+        rounding=np.array([one.rounding for one in tensors]),
+        projections=np.array([one.projections for one in tensors]),
+        counts=np.array([len(one.samples) for one in tensors]),
+        samples=np.concatenate([one.samples for one in tensors]),
+        metric=np.array(golden.metric),
+        labels=golden.labels.astype(np.int64),
+    )
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(buffer.getvalue())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(text: Text) -> Golden:
+    """Read the text's golden.npz. Raises RosettaError where there is none or it is not one."""
+    if not text.golden.is_file():
+        raise RosettaError(f"Expected a golden at {text.golden}. Received: none", f"rosetta golden {text.name}")
+    try:
+        with np.load(text.golden, allow_pickle=False) as stored:
+            found = {key: stored[key] for key in stored.files}
+        shapes = [tuple(int(part) for part in str(shape).split(",") if part) for shape in found["shapes"]]
+        samples = np.split(found["samples"], np.cumsum(found["counts"])[:-1])
+        rows = zip(found["names"], shapes, found["norms"], samples, found["projections"], found["rounding"], strict=True)
+        tensors = {str(name): Tensor(shape, float(norm), values, products, float(error)) for name, shape, norm, values, products, error in rows}
+        return Golden(tensors, float(found["metric"]), found["labels"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RosettaError(f"{text.golden}: expected a golden. Received: {error}", f"rosetta golden {text.name}") from error

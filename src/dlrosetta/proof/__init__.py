@@ -1,0 +1,1 @@
+"""The proof: is this version the text's model? What is compared (`checks`), how a cell is questioned (`cell`), many at once (`run`)."""

@@ -1,0 +1,123 @@
+"""One comparison: an error, the bound that it must keep, and where in the version to look if it does not.
+
+Errors of tensors are relative (golden.distance). Errors of statistical tests are −log10 of the p-value, the number of decimal digits
+of surprise: a right version exceeds the bound of 6 in one of a million tests. Errors of exact checks count what is wrong.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dlrosetta.golden import Golden, distance, summarise
+from dlrosetta.texts import Text
+
+FORWARD_64, STEPS_64 = 1e-12, 1e-11  # relative bounds in float64: forward and gradients; after optimizer steps
+ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 cell may make
+SURPRISE = 6.0  # decimal digits of p-value at which a statistical test fails
+
+
+@dataclass
+class Check:
+    """`name` as in the JSON; `layer`, `section` and `use` say where the version is to blame if the bound is broken."""
+
+    name: str
+    error: float
+    bound: float
+    section: str
+    layer: str | None = None
+    use: bool = False  # the blame is where the layer is called, not where it is made
+    word: str | None = None  # what to look for in the section, if not the layer
+    verdict: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.verdict = "proven" if self.error <= self.bound else "differs"  # NaN is not <=
+
+    def document(self) -> dict[str, Any]:
+        """As `prove --json` shows it. JSON has no infinity: an error that is not a number is null."""
+        return {"name": self.name, "error": _finite(self.error), "bound": self.bound, "verdict": self.verdict}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+class Judge:
+    """Compares a cell's arrays with the golden in one precision."""
+
+    def __init__(self, text: Text, golden: Golden, dtype: str):
+        self.text, self.golden, self.dtype = text, golden, dtype
+
+    def bound(self, name: str, steps: bool) -> float:
+        """What the check `name` is allowed in this precision."""
+        if self.dtype == "float64":
+            return STEPS_64 if steps else FORWARD_64
+        return ROUNDINGS * self.golden.tensors[name].rounding
+
+    def tensor(self, name: str, array: np.ndarray | None, section: str, layer: str | None = None, use: bool = False) -> Check:
+        """Compare one array with the golden's tensor of that name; a missing or misshapen one differs infinitely."""
+        expected = self.golden.tensors[name]
+        steps = name.startswith(("step ", "losses", "trained"))
+        error = math.inf
+        if array is not None and tuple(np.shape(array)) == expected.shape:
+            error = distance(summarise(name, array), expected)
+        return Check(name, error, self.bound(name, steps), section, layer, use)
+
+    def trace(self, arrays: dict[str, np.ndarray]) -> list[Check]:
+        """Activations in order of computation, logits, loss, then gradients in the order in which they are computed."""
+        checks = []
+        for layer in (one["name"] for one in self.text.layers):
+            # What reaches a layer is the doing of the lines before its call; what leaves it is its own.
+            checks.append(self.tensor(f"input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
+            checks.append(self.tensor(f"output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
+        last = self.text.layers[-1]["name"]
+        checks.append(self.tensor("logits", arrays.get("logits"), "Model", last, use=True))
+        checks.append(self.tensor("loss", arrays.get("loss"), "Loss"))
+        gradients = [
+            self.tensor(f"gradient/{layer['name']}.{name}", arrays.get(f"gradient/{layer['name']}.{name}"), "Model", layer["name"])
+            for layer in reversed(self.text.layers)
+            for name in layer["parameters"]
+        ]
+        if all(check.verdict == "differs" for check in gradients):
+            for check in gradients:  # every layer at once: what they share is the loss
+                check.section, check.layer = "Loss", None
+        return checks + gradients
+
+    def group(self, prefix: str, arrays: dict[str, np.ndarray], section: str) -> list[Check]:
+        """Every parameter under `prefix/`, and every optimizer slot that the cell could read."""
+        known = [name for name in self.golden.tensors if name.startswith(prefix + "/")]
+        slots = {name.split("/", 1)[0] for name in arrays if "/" in name}
+        wanted = [name for name in known if name.count("/") == 1 or name.split("/")[1] in slots]
+        order = {name: place for place, name in enumerate(self.text.shapes)}
+        wanted.sort(key=lambda name: (name.count("/"), order.get(name.rsplit("/", 1)[1], 0)))
+        return [self.tensor(name, arrays.get(name.split("/", 1)[1]), section) for name in wanted]
+
+
+def configuration(text: Text, received: dict[str, Any]) -> list[Check]:
+    """Every hyperparameter of the text stands in the version's Configuration with the text's value."""
+    checks = []
+    for name, expected in text.hyperparameters.items():
+        value = received.get(name)
+        wrong = value is None or isinstance(value, str) != isinstance(expected, str) or value != expected
+        checks.append(Check(f"configuration/{name}", float(wrong), 0.0, "Configuration", word=name))
+    return checks
+
+
+def shapes(text: Text, received: dict[str, list[int]]) -> list[Check]:
+    """Names and shapes of all parameters match; an unmatched one on either side differs."""
+    checks = []
+    for name, shape in text.shapes.items():
+        wrong = tuple(received.get(name, ())) != shape or name not in received
+        checks.append(Check(f"parameter/{name}", float(wrong), 0.0, "Model", name.rsplit(".", 1)[0]))
+    for name in sorted(set(received) - set(text.shapes)):
+        checks.append(Check(f"parameter/{name}", 1.0, 0.0, "Model", name.rsplit(".", 1)[0]))
+    return checks
+
+
+def round_trip(given: dict[str, np.ndarray], received: dict[str, np.ndarray]) -> Check:
+    """Parameters come back exactly as they were put in."""
+    wrong = sum(not np.array_equal(array, received[name]) for name, array in given.items())
+    return Check("round trip", float(wrong), 0.0, "Model")

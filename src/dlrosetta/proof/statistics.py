@@ -1,0 +1,114 @@
+"""Statistical tests of what is random by design: dropout, initialisation, shuffling.
+
+Each reports −log10 p, and fails at one in a million, so that a proof of a few hundred tests raises a false alarm less than once in a
+thousand runs; the effects it is for (another rate, another distribution) give hundreds of digits.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from dlrosetta import draws
+from dlrosetta.proof.checks import SURPRISE, Check
+from dlrosetta.texts import Text
+
+
+def surprise(p: float) -> float:
+    """−log10 p, at most 300."""
+    return -math.log10(max(float(p), 1e-300))
+
+
+def dropout(name: str, rate: float, base: np.ndarray | None, dropped: np.ndarray | None, word: str) -> list[Check]:
+    """A dropout layer in training: how much is zeroed, how the rest is scaled, and that each element is drawn on its own.
+
+    `base` and `dropped` (N, C, …) are the same activations without and with this layer's dropout.
+    """
+    from scipy import stats
+
+    names = (f"{name} rate", f"{name} scale", f"{name} independence")
+    if base is None or dropped is None or base.shape != dropped.shape:
+        return [Check(one, math.inf, SURPRISE, "Model", word, word=word) for one in names]
+    alive = base != 0
+    zeroed = alive & (dropped == 0)
+    by_rate = surprise(stats.binomtest(int(zeroed.sum()), int(alive.sum()), rate).pvalue)
+    kept = alive & ~zeroed
+    scale = float(np.max(np.abs(dropped[kept] / base[kept] * (1 - rate) - 1), initial=0.0)) if kept.any() else math.inf
+    channels = tuple(range(2, base.ndim))
+    apart = max(_dispersion(zeroed, alive, rate, axes) for axes in ({channels, (0,)} if channels else {(0,), (1,)}))
+    return [
+        Check(names[0], by_rate, SURPRISE, "Model", word),
+        Check(names[1], scale, 1e-5, "Model", word),
+        Check(names[2], apart, SURPRISE, "Model", word),
+    ]
+
+
+def _dispersion(zeroed: np.ndarray, alive: np.ndarray, rate: float, axes: tuple[int, ...]) -> float:
+    """Do counts of zeros along `axes` scatter as independent draws do? (A whole channel at once, or one mask for all, scatters more.)"""
+    from scipy import stats
+
+    n, k = alive.sum(axis=axes).ravel().astype(float), zeroed.sum(axis=axes).ravel().astype(float)
+    n, k = n[n > 0], k[n > 0]
+    variance = n * rate * (1 - rate)
+    spread = (k - n * rate) ** 2 / variance
+    expected_variance = 2 + (1 - 6 * rate * (1 - rate)) / variance
+    z = (spread - 1).sum() / math.sqrt(expected_variance.sum())
+    return surprise(2 * stats.norm.sf(abs(z)))
+
+
+def initialisation(text: Text, received: dict[str, np.ndarray]) -> list[Check]:
+    """What the version drew has the distribution that text.toml declares, for every parameter (Kolmogorov–Smirnov)."""
+    from scipy import stats
+
+    checks = []
+    for name, spec in text.parameters.items():
+        values = received[name].astype(np.float64).ravel()
+        layer = name.rsplit(".", 1)[0]
+        if spec["initial"] == "zeros":
+            checks.append(Check(f"initial/{name}", float(np.count_nonzero(values)), 0.0, "Model", layer))
+            continue
+        bound = draws.glorot_bound(tuple(spec["shape"]))
+        sample = values[draws.uniform(0, f"initial/{name}", 20_000).__mul__(values.size).astype(int)] if values.size > 20_000 else values
+        outside = np.abs(values).max() > bound * (1 + 1e-6)
+        error = math.inf if outside else surprise(stats.kstest(sample, stats.uniform(-bound, 2 * bound).cdf).pvalue)
+        checks.append(Check(f"initial/{name}", error, SURPRISE, "Model", layer))
+    return checks
+
+
+def plain_batches(images: np.ndarray, labels: np.ndarray, size: int, received: dict[str, np.ndarray]) -> list[Check]:
+    """Unshuffled, the version's batches are the data itself, bit for bit, in order, and none is lost."""
+    count = len(labels)
+    expected = [min(size, count - start) for start in range(0, count, size)]
+    same = received["images/0"].shape == images.shape and np.array_equal(received["images/0"], images)
+    return [
+        Check("batch sizes", float(received["sizes/0"].tolist() != expected), 0.0, "Data"),
+        Check("images", float(not same), 0.0, "Data"),
+        Check("labels", float(not np.array_equal(received["labels/0"], labels)), 0.0, "Data"),
+    ]
+
+
+def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
+    """Shuffled, each epoch is a permutation of the data, image with its label, and no two epochs have the same order."""
+    known: dict[bytes, list[int]] = {}
+    for number, image in enumerate(images):
+        known.setdefault(image.tobytes() + int(labels[number]).to_bytes(8, "little", signed=True), []).append(number)
+    orders, missing = [], 0
+    for epoch in range(2):
+        rows = zip(received[f"images/{epoch}"].astype(images.dtype), received[f"labels/{epoch}"], strict=True)
+        counts = {key: 0 for key in known}
+        order = []
+        for image, label in rows:
+            key = np.ascontiguousarray(image).tobytes() + int(label).to_bytes(8, "little", signed=True)
+            places = known.get(key)
+            order.append(places[0] if places else -1)
+            if key in counts:
+                counts[key] += 1
+        missing += sum(abs(counts[key] - len(places)) for key, places in known.items()) + order.count(-1)
+        orders.append(order)
+    fixed = np.mean([place == number for order in orders for number, place in enumerate(order)])
+    repeated = float(orders[0] == orders[1])
+    return [
+        Check("shuffled epochs are permutations", float(missing), 0.0, "Data"),
+        Check("shuffled epochs are shuffled", float(fixed > 0.05) + repeated, 0.0, "Data"),
+    ]

@@ -1,0 +1,79 @@
+"""Canonical layout to a framework's own and back, from what framework.toml and text.toml declare.
+
+Canonical: convolution kernels (out, in, height, width), dense kernels (out, in), activations channels first. Adapters hand over
+arrays as their framework stores them; all permutation is here, once.
+"""
+
+import numpy as np
+
+_CONV = {"OIHW": (0, 1, 2, 3), "HWIO": (3, 2, 0, 1)}  # native axes in canonical order
+_DENSE = {"OI": (0, 1), "IO": (1, 0)}
+
+
+class Layouts(object):
+    """`layout` is framework.toml's table; `layers` is text.toml's list of layers with their parameters."""
+
+    def __init__(self, layout, layers):
+        self.conv = _CONV[layout["conv"]]
+        self.dense = _DENSE[layout["dense"]]
+        self.channels_last = layout["activations"] == "channels_last"
+        self.flattens = {layer["name"]: layer["flattens"] for layer in layers if layer.get("flattens")}
+        self.specs = {}
+        for layer in layers:
+            for name, spec in layer["parameters"].items():
+                self.specs[layer["name"] + "." + name] = spec
+
+    def parameter_to_canonical(self, name, array):
+        """A kernel, bias, gradient or velocity of parameter `name`, from native layout. Unknown names pass unchanged."""
+        axes = self._axes(name, array)
+        array = array if axes is None else np.transpose(array, axes)
+        shape = self._flattened(name)
+        if shape is not None and array.ndim == 2 and array.shape[1] == int(np.prod(shape)):
+            array = _columns_to_channels_first(array, shape)
+        return np.ascontiguousarray(array).reshape(array.shape)
+
+    def parameter_to_native(self, name, array):
+        """The inverse of `parameter_to_canonical`."""
+        shape = self._flattened(name)
+        if shape is not None:
+            array = _columns_to_channels_last(array, shape)
+        axes = self._axes(name, array)
+        array = array if axes is None else np.transpose(array, np.argsort(axes))
+        return np.ascontiguousarray(array).reshape(array.shape)
+
+    def images_to_native(self, array):
+        """A batch of images (N, C, H, W) as the framework wants it; anything else unchanged."""
+        return np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if self.channels_last and array.ndim == 4 else array
+
+    def activation_to_canonical(self, layer, array, is_input):
+        """What went into or came out of `layer`, channels first."""
+        if self.channels_last and array.ndim == 4:
+            return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+        shape = self.flattens.get(layer)
+        if self.channels_last and is_input and shape is not None and array.ndim == 2 and array.shape[1] == int(np.prod(shape)):
+            return _columns_to_channels_first(array, shape)
+        return array
+
+    def _axes(self, name, array):
+        role = self.specs.get(name, {}).get("role")
+        if role == "conv" and array.ndim == 4:
+            return self.conv
+        if role == "dense" and array.ndim == 2:
+            return self.dense
+        return None
+
+    def _flattened(self, name):
+        is_kernel = self.specs.get(name, {}).get("role") == "dense"
+        return self.flattens.get(name.rsplit(".", 1)[0]) if self.channels_last and is_kernel else None
+
+
+def _columns_to_channels_first(array, shape):
+    channels, height, width = shape
+    array = array.reshape(len(array), height, width, channels).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(array).reshape(len(array), -1)
+
+
+def _columns_to_channels_last(array, shape):
+    channels, height, width = shape
+    array = array.reshape(len(array), channels, height, width).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(array).reshape(len(array), -1)

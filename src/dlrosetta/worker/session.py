@@ -1,0 +1,212 @@
+"""What a worker can be asked: load a version, put parameters in, and run its own functions on given arrays.
+
+A `Session` joins a version (what people read), an adapter (what knows the framework) and the layouts (what the text declares).
+Arrays that come in and go out are canonical; everything the framework sees is native. Each public method is one request of
+docs/protocol.md, and its keyword arguments are that request's fields.
+"""
+
+import importlib.util
+import time
+from itertools import islice
+
+import numpy as np
+
+from dlrosetta.worker import tensors
+from dlrosetta.worker.layouts import Layouts
+from dlrosetta.worker.recording import record
+
+FUNCTIONS = ("load_data", "batches", "build_model", "loss_fn", "make_optimizer", "train_step", "evaluate", "main")
+
+
+class State(object):
+    """The model and the optimizer of one cell; an adapter of immutable models replaces them."""
+
+    model = None
+    optimizer = None
+
+
+class Session(object):
+    def __init__(self, adapter, layout):
+        self.adapter = adapter
+        self.layout = layout
+        self.version = self.layouts = self.declared = self.dtype = None
+        self.state = State()
+        self.prepared = []
+
+    # -- the version ---------------------------------------------------------------------------------------------------
+
+    def open(self, version, dtype, layers, constants):
+        """Execute the version's file anew for `dtype`; answer the values of its `constants` (null where it has none)."""
+        self.layouts = Layouts(self.layout, layers)
+        self.dtype = np.dtype(dtype)
+        self.state, self.prepared = State(), []
+        self.adapter.set_dtype(dtype)
+        spec = importlib.util.spec_from_file_location("rosetta_version", version)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
+        if missing:
+            raise AttributeError("Expected the version to define %s. Received: no %s" % (", ".join(FUNCTIONS), ", ".join(missing)))
+        prepare = getattr(self.adapter, "prepare_version", None)
+        if prepare is not None:
+            prepare(module, dtype)
+        self.version = module
+        self.declared = {name: getattr(module, name, None) for name in constants}
+        return {"constants": self.declared}
+
+    def create(self, seed, constants=None, parameters=None):
+        """Build a new model and optimizer. `constants` override the version's for this model; `parameters` is a file to load."""
+        for name, value in dict(self.declared, **(constants or {})).items():
+            setattr(self.version, name, value)
+        self.adapter.seed(seed)
+        self.state.model = self.version.build_model()
+        received = self._parameters()
+        expected = {name: list(spec["shape"]) for name, spec in self.layouts.specs.items()}
+        shapes = {name: list(array.shape) for name, array in received.items()}
+        if parameters is not None and shapes == expected:
+            self._set_parameters(tensors.load(parameters))
+        self.adapter.make_optimizer(self.version, self.state)
+        return {"shapes": shapes}
+
+    # -- arrays out ----------------------------------------------------------------------------------------------------
+
+    def parameters(self, out):
+        """Write every parameter, canonical."""
+        tensors.save(out, self._parameters())
+        return {}
+
+    def trace(self, batch, out):
+        """Write what goes into and comes out of every layer in training mode, the logits, the loss and every gradient."""
+        images, labels = self._batch(tensors.load(batch))
+        layers = self.adapter.layers(self.state.model)
+        seen, logits = record(layers, lambda: self.adapter.forward(self.state, images, True), self.adapter.to_numpy)
+        loss, gradients = self.adapter.gradients(self.version, self.state, images, labels)
+        arrays = {"logits": self.adapter.to_numpy(logits), "loss": np.asarray(self.adapter.to_numpy(loss))}
+        for layer, (received, result) in seen.items():
+            arrays["input/" + layer] = self.layouts.activation_to_canonical(layer, received, True)
+            arrays["output/" + layer] = self.layouts.activation_to_canonical(layer, result, False)
+        for name, gradient in gradients.items():
+            if gradient is not None:
+                arrays["gradient/" + name] = self.layouts.parameter_to_canonical(name, gradient)
+        tensors.save(out, arrays)
+        return {"layers": list(seen), "gradients": [name for name in gradients if gradients[name] is not None]}
+
+    def activations(self, batch, out, layers, training):
+        """Write the inputs of the given layers in training or evaluation mode, dropout as it is."""
+        images, _ = self._batch(tensors.load(batch))
+        named = self.adapter.layers(self.state.model)
+        seen, _ = record(named, lambda: self.adapter.forward(self.state, images, training), self.adapter.to_numpy)
+        arrays = {"input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True) for name in layers if name in seen}
+        tensors.save(out, arrays)
+        return {}
+
+    def predict(self, batch, out):
+        """Write the logits of evaluation mode."""
+        images, _ = self._batch(tensors.load(batch))
+        tensors.save(out, {"logits": self.adapter.to_numpy(self.adapter.forward(self.state, images, False))})
+        return {}
+
+    def evaluate(self, batch):
+        """Answer what the version's own `evaluate` says of these examples."""
+        images, labels = self._batch(tensors.load(batch))
+        return {"metric": float(self.adapter.evaluate(self.version, self.state, images, labels))}
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def apply(self, gradients, times, out):
+        """Give the version's optimizer the same gradients `times` times; write parameters and optimizer state."""
+        given = tensors.load(gradients)
+        native = {name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in given.items()}
+        for _ in range(times):
+            self.adapter.apply_gradients(self.state, native)
+        tensors.save(out, self._parameters_and_state())
+        return {}
+
+    def train(self, batches, out):
+        """One of the version's own train steps a batch (arrays stacked along a first axis); write parameters, state and losses."""
+        given = tensors.load(batches)
+        losses = []
+        for number in range(len(given["images"])):
+            images, labels = self._batch({name: array[number] for name, array in given.items()})
+            losses.append(self.adapter.train_step(self.version, self.state, images, labels))
+        arrays = self._parameters_and_state()
+        arrays["losses"] = np.array([float(self.adapter.to_numpy(loss)) for loss in losses])
+        tensors.save(out, arrays)
+        return {}
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    def batches(self, out, shuffle, epochs, seed):
+        """Write what the version's own loader yields of its training data, epoch by epoch, and the size of every batch."""
+        self.adapter.seed(seed)
+        (images, labels), _ = self.version.load_data()
+        arrays = {}
+        for epoch in range(epochs):
+            pairs = [
+                (np.array(self.adapter.to_numpy(x)), np.array(self.adapter.to_numpy(y)))
+                for x, y in self.version.batches(images, labels, shuffle=shuffle)
+            ]
+            arrays["sizes/%d" % epoch] = np.array([len(y) for _, y in pairs], np.int64)
+            joined = np.concatenate([x for x, _ in pairs])
+            arrays["images/%d" % epoch] = self.layouts.activation_to_canonical("", joined, True)
+            arrays["labels/%d" % epoch] = np.concatenate([y for _, y in pairs]).astype(np.int64)
+        tensors.save(out, arrays)
+        return {}
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def prepare(self, count):
+        """Keep `count` full batches of the version's own loader in memory for `steps`."""
+        (images, labels), _ = self.version.load_data()
+        wanted = self.version.BATCH_SIZE
+        full = (pair for pair in self.version.batches(images, labels, shuffle=True) if len(pair[1]) == wanted)
+        self.prepared = list(islice(full, count))
+        if not self.prepared:
+            raise ValueError("Expected at least one batch of %d examples. Received: none" % wanted)
+        return {"batch_size": wanted, "batches": len(self.prepared)}
+
+    def steps(self, count):
+        """Take `count` of the version's own train steps between two fences; answer the seconds they took."""
+        train_step, version, state, prepared = self.adapter.train_step, self.version, self.state, self.prepared
+        self.adapter.synchronize(state)
+        start = time.perf_counter()
+        for number in range(count):
+            images, labels = prepared[number % len(prepared)]
+            loss = train_step(version, state, images, labels)
+        self.adapter.synchronize(state, loss)
+        return {"seconds": time.perf_counter() - start}
+
+    def fit(self, progress):
+        """Train and evaluate as the version's `main` does; answer seconds of training, last loss of each epoch, and the metric."""
+        (train_images, train_labels), (test_images, test_labels) = self.version.load_data()
+        losses, start = [], time.perf_counter()
+        for epoch in range(self.version.EPOCHS):
+            for images, labels in self.version.batches(train_images, train_labels, shuffle=True):
+                loss = self.adapter.train_step(self.version, self.state, images, labels)
+            self.adapter.synchronize(self.state, loss)
+            losses.append(float(self.adapter.to_numpy(loss)))
+            progress({"epoch": epoch + 1, "epochs": self.version.EPOCHS, "loss": losses[-1]})
+        seconds = time.perf_counter() - start
+        metric = float(self.adapter.evaluate(self.version, self.state, test_images, test_labels))
+        return {"seconds": seconds, "losses": losses, "metric": metric, "items": len(train_labels) * self.version.EPOCHS}
+
+    # -- inside --------------------------------------------------------------------------------------------------------
+
+    def _batch(self, arrays):
+        images = self.layouts.images_to_native(arrays["images"].astype(self.dtype))
+        return self.adapter.to_native(images), self.adapter.to_native(arrays["labels"])
+
+    def _parameters(self):
+        native = self.adapter.parameters(self.state.model)
+        return {name: self.layouts.parameter_to_canonical(name, np.asarray(array)) for name, array in native.items()}
+
+    def _set_parameters(self, arrays):
+        native = {name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in arrays.items()}
+        self.adapter.set_parameters(self.state.model, native)
+
+    def _parameters_and_state(self):
+        arrays = self._parameters()
+        for name, array in self.adapter.optimizer_state(self.state).items():
+            slot, parameter = name.split("/", 1)
+            arrays[slot + "/" + parameter] = self.layouts.parameter_to_canonical(parameter, np.asarray(array))
+        return arrays

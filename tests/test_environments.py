@@ -1,0 +1,413 @@
+"""Environments, with the real uv and a planted framework whose only package is a wheel made here: no network."""
+
+import base64
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import psutil
+import pytest
+
+from dlrosetta import environments, frameworks
+from dlrosetta.errors import RosettaError
+
+PYTHON = "{}.{}".format(*sys.version_info[:2])
+TOML = f"""
+title = "Tiny"
+language = "python"
+python = "{PYTHON}"
+status = "living"
+can = ["train"]
+devices = ["cpu"]
+dtypes = ["float32"]
+homepage = "https://tiny.example"
+size_mb = 1
+release = {{ version = "1.0", date = "2026-01-31" }}
+layout = {{ conv = "OIHW", dense = "OI", activations = "channels_first" }}
+"""
+# What a program does that wants the environment; SIGTERM ends it as it ends the command line.
+CHILD = """
+import signal, sys
+from pathlib import Path
+from dlrosetta import environments, frameworks
+from dlrosetta.errors import RosettaError
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+LIMIT
+said = []
+try:
+    print(environments.ensure(frameworks.load(Path(sys.argv[1])), said.append))
+    print(sum(line.startswith("Installed") for line in said))
+except RosettaError as error:
+    print(error, error.hint, sep="\\n")
+"""
+
+
+def wheel(folder: Path, name: str = "tiny", version: str = "1.0", ballast: int = 0) -> Path:
+    """Make a wheel of one module, by hand."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"VERSION = {version!r}\n".encode() + b"#" * ballast,
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    record = ""
+    for path, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        record += f"{path},sha256={digest},{len(content)}\n"
+    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{name}-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(target, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+    return target
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """A framework of one package, and a machine where nothing is configured but the folder of its wheel."""
+    for name in [name for name in os.environ if name.startswith(("UV_", "PIP_"))]:
+        monkeypatch.delenv(name)
+    for name, value in {
+        "ROSETTA_CACHE": tmp_path / "cache",
+        "UV_CACHE_DIR": tmp_path / "uv",
+        "UV_HTTP_RETRIES": "0",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_FIND_LINKS": tmp_path / "wheels",
+        "PIP_NO_INDEX": "1",
+        "NO_PROXY": "*",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    wheel(tmp_path / "wheels")
+    folder = tmp_path / "frameworks" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "framework.toml").write_text(TOML)
+    (folder / "requirements.in").write_text("tiny\n")
+    (folder / "requirements.lock").write_text("tiny==1.0\n")
+    return frameworks.load(folder)
+
+
+def child(framework, limit=""):
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD.replace("LIMIT", limit), framework.folder], stdout=subprocess.PIPE, text=True
+    )
+
+
+def version_in(python: Path) -> str:
+    program = [python, "-c", "import tiny; print(tiny.VERSION)"]
+    return subprocess.run(program, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def left_over() -> list[str]:
+    return [path.name for path in environments.root().iterdir() if not path.name.endswith(".lock")]
+
+
+def test_made_once_and_used_again(tiny):
+    said = []
+    assert environments.state(tiny) == "missing"
+    python = environments.ensure(tiny, said.append)
+    assert environments.state(tiny) == "ready"
+    assert version_in(python) == "1.0"
+    assert any(line.startswith("Installed 1 package") for line in said)
+    assert left_over() == [python.parents[1].name]
+    assert environments.ensure(tiny, pytest.fail) == python
+
+
+def test_another_lock_makes_another_environment(tiny, tmp_path):
+    old = environments.ensure(tiny)
+    wheel(tmp_path / "wheels", version="2.0", ballast=3_000_000)
+    tiny.lock.write_text("tiny==2.0\n")
+    assert environments.state(tiny) == "stale"
+    assert version_in(environments.ensure(tiny)) == "2.0"
+    assert version_in(old) == "1.0"
+    made = environments.list_all()
+    assert [each.slug for each in made] == ["tiny", "tiny"]
+    assert 3.0 < max(each.size_mb for each in made) < 3.5
+
+
+def test_removing(tiny):
+    (environments.root() / "tiny_other-0123456789ab" / "bin").mkdir(parents=True)
+    (environments.root() / "tiny_other-0123456789ab" / "bin" / "python").touch()
+    python = environments.ensure(tiny)
+    assert environments.remove("tiny") == [python.parents[1]]
+    assert environments.state(tiny) == "missing"
+    assert left_over() == ["tiny_other-0123456789ab"]
+    assert environments.remove("tiny") == []
+
+
+def test_an_environment_whose_interpreter_is_gone_is_made_anew(tiny):
+    python = environments.ensure(tiny)
+    python.unlink()
+    python.symlink_to("/nonexistent/python")
+    assert environments.state(tiny) == "missing"
+    assert version_in(environments.ensure(tiny)) == "1.0"
+    assert left_over() == [python.parents[1].name]
+
+
+def test_two_programs_at_once_make_one(tiny):
+    both = [child(tiny), child(tiny)]
+    answers = [process.communicate(timeout=60)[0].split() for process in both]
+    assert answers[0][0] == answers[1][0]
+    assert sorted(answer[1] for answer in answers) == ["0", "1"]
+    assert version_in(Path(answers[0][0])) == "1.0"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_leaves_no_half_environment(tiny, tmp_path, monkeypatch, number):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{silent.getsockname()[1]}/")
+        process = child(tiny)
+        call, _ = silent.accept()
+        with call:
+            uvs = psutil.Process(process.pid).children(recursive=True)
+            assert [part for part in left_over() if part.endswith(".tmp")]
+            process.send_signal(number)
+            process.communicate(timeout=20)
+            assert environments.state(tiny) == "missing"
+            if number == signal.SIGKILL:
+                assert left_over()  # nobody was there to clean up; below, the next run does
+                for orphan in uvs:
+                    orphan.kill()
+            else:
+                assert left_over() == []
+            assert uvs
+            assert psutil.wait_procs(uvs, timeout=10)[1] == []
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "wheels"))
+    python = environments.ensure(tiny)
+    assert version_in(python) == "1.0"
+    assert left_over() == [python.parents[1].name]
+
+
+def test_another_programs_half_made_environment_is_left_alone(tiny):
+    beside = environments.root() / ".other-0123456789ab.1.tmp"
+    beside.mkdir(parents=True)
+    with environments._lock("other-0123456789ab"):
+        environments.ensure(tiny)
+        assert beside.exists()
+    environments.create(tiny)
+    assert not beside.exists()
+
+
+def test_a_full_disk(tiny, tmp_path):
+    wheel(tmp_path / "wheels", ballast=2_000_000)
+    answer, _ = child(tiny, "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))").communicate()
+    message, hint = answer.splitlines()
+    assert message.startswith("Could not make tiny's environment: the disk is full: ")
+    assert hint.startswith("Free some room, or set ROSETTA_CACHE and UV_CACHE_DIR")
+    assert left_over() == []
+
+
+def fails(framework, message, hint):
+    """Check the error; return what the log that it names holds, or ""."""
+    with pytest.raises(RosettaError) as caught:
+        environments.ensure(framework)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(message)
+    assert hint in caught.value.hint
+    named = re.search(r"Log: (.+)$", caught.value.hint)
+    assert not environments.root().is_dir() or left_over() == []
+    return Path(named[1]).read_text() if named else ""
+
+
+def test_a_cache_that_cannot_be_written(tiny, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("ROSETTA_CACHE", str(tmp_path / "file" / "cache"))
+    fails(tiny, f"Could not write tiny's environment: {tmp_path}/file/cache", "Set ROSETTA_CACHE to a folder")
+
+
+def test_a_missing_interpreter(tiny):
+    description = tiny.folder / "framework.toml"
+    description.write_text(TOML.replace(f'python = "{PYTHON}"', 'python = "3.99"'))
+    fails(frameworks.load(tiny.folder), "Expected Python 3.99. Received: none", "uv python install 3.99")
+
+
+def test_no_lock_and_no_python(tiny):
+    tiny.lock.unlink()
+    fails(tiny, f"Expected {tiny.lock}. Received: no such file.", "rosetta env lock tiny")
+    (tiny.folder / "framework.toml").write_text(TOML.replace(f'python = "{PYTHON}"', ""))
+    with pytest.raises(RosettaError, match="Tiny is not run by Python"):
+        environments.state(frameworks.load(tiny.folder))
+
+
+def test_locks_that_cannot_be_installed(tiny, monkeypatch):
+    tiny.lock.write_text("tiny=1.0 hello\n")
+    fails(tiny, "Could not make tiny's environment: its lock is not a list of requirements: ", "rosetta env lock tiny")
+    tiny.lock.write_text(f"tiny==1.0 --hash=sha256:{'0' * 64}\n")
+    message = "Could not make tiny's environment: a package is not the one that was locked (hash mismatch): "
+    assert "Hash mismatch for `tiny==1.0`" in fails(tiny, message, "rosetta env lock tiny")
+    tiny.lock.write_text("absent==1.0\n")
+    message = "Could not make tiny's environment: a package is not to be had here: "
+    assert "absent==1.0" in fails(tiny, message, "PIP_EXTRA_INDEX_URL")
+
+
+def test_no_network(tiny, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{port}/simple")
+    message = "Could not make tiny's environment: the network, or a package index on it, cannot be reached: "
+    assert f":{port}/simple" in fails(tiny, message, "PIP_INDEX_URL")
+
+
+def test_making_all_goes_on_after_a_failure_and_tells(tiny, tmp_path, capsys):
+    bad = tmp_path / "frameworks" / "bad"
+    bad.mkdir()
+    (bad / "framework.toml").write_text(TOML)
+    (bad / "requirements.lock").write_text("absent==1.0\n")
+    (tmp_path / "frameworks" / "unlocked").mkdir()
+    (tmp_path / "frameworks" / "unlocked" / "framework.toml").write_text(TOML.replace("size_mb = 1", ""))
+    every = [frameworks.load(tmp_path / "frameworks" / name) for name in ("bad", "tiny", "unlocked")]
+    made = environments.ensure_all(every)
+    assert version_in(made["tiny"]) == "1.0"
+    assert "not to be had" in str(made["bad"])
+    assert "no such file" in str(made["unlocked"])
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert "Making 2 environment(s) under" in output.err
+    assert "bad (1 MB), tiny (1 MB); 2 MB in all." in output.err
+    assert environments.ensure_all([tiny]) == {"tiny": made["tiny"]}
+    assert capsys.readouterr().err == ""
+
+
+def test_locking_names_no_place(tiny, tmp_path):
+    content = wheel(tmp_path / "wheels").read_bytes()
+    environments.lock(tiny)
+    digest = hashlib.sha256(content).hexdigest()
+    expected = (
+        f"# Written by: rosetta env lock tiny\ntiny==1.0 \\\n    --hash=sha256:{digest}\n    # via -r requirements.in\n"
+    )
+    assert tiny.lock.read_text() == expected
+    assert version_in(environments.ensure(tiny)) == "1.0"
+
+
+def test_the_lock_of_torch_leaves_its_build_open(tiny, tmp_path):
+    wheel(tmp_path / "wheels", "torch", "2.0+cpu")
+    tiny.requirements.write_text("tiny\ntorch==2.0\n")
+    environments.lock(tiny)
+    text = tiny.lock.read_text()
+    assert "\ntorch==2.0\n    # via -r requirements.in\n" in text
+    assert text.count("--hash") == 1
+    assert version_in(environments.ensure(tiny)) == "1.0"
+
+
+def test_pips_variables_become_uvs(tmp_path):
+    (tmp_path / "wheels").mkdir()
+    (tmp_path / "more").mkdir()
+    pip = {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/absent https://a.example/",
+        "PIP_INDEX_URL": "https://b.example/simple",
+        "PIP_EXTRA_INDEX_URL": f"file://{tmp_path}/absent file://{tmp_path}/more https://c.example/simple",
+        "PIP_CERT": "/c.pem",
+        "VIRTUAL_ENV": "/another",
+        "PATH": "/bin",
+    }
+    environ, flags = environments.uv_settings(pip)
+    assert flags == []
+    assert {name: value for name, value in environ.items() if name not in pip} == {
+        "UV_FIND_LINKS": f"{tmp_path}/wheels,https://a.example/",
+        "UV_DEFAULT_INDEX": "https://b.example/simple",
+        "UV_INDEX": f"file://{tmp_path}/more https://c.example/simple",
+        "UV_INDEX_STRATEGY": "unsafe-best-match",
+        "SSL_CERT_FILE": "/c.pem",
+    }
+    assert "VIRTUAL_ENV" not in environ
+    assert environ["PATH"] == "/bin"
+    own = {
+        "UV_FIND_LINKS": "/mine",
+        "UV_INDEX_URL": "https://mine.example/simple",
+        "UV_EXTRA_INDEX_URL": "https://mine2.example/simple",
+        "SSL_CERT_FILE": "/mine.pem",
+        "PIP_NO_INDEX": "1",
+    }
+    environ, flags = environments.uv_settings(pip | own)
+    assert {name: value for name, value in environ.items() if name not in pip} == own
+    assert flags == []
+    for variable, expected in (("PIP_NO_INDEX", ["--no-index"]), ("UV_NO_INDEX", ["--no-index"]), ("PIP_X", [])):
+        assert environments.uv_settings({"PIP_CONFIG_FILE": os.devnull, variable: "true"})[1] == expected
+
+
+def test_pips_files_are_read_in_pips_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(environments.sys, "prefix", str(tmp_path / "prefix"))
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CONFIG_HOME": str(tmp_path / "config"),
+        "XDG_CONFIG_DIRS": str(tmp_path / "xdg"),
+    }
+
+    def write(file, text):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+
+    def index(**more):
+        return environments.pip_settings(home | more)["index-url"]
+
+    write("xdg/pip/pip.conf", "[global]\nindex-url = https://xdg.example\n")
+    assert index() == "https://xdg.example"
+    write(".pip/pip.conf", "[global]\nindex_url = https://legacy.example\n")
+    assert index() == "https://legacy.example"
+    write("config/pip/pip.conf", "[global]\nindex-url = https://user.example\nfind-links =\n    /a\n    /b\n")
+    assert index() == "https://user.example"
+    write("prefix/pip.conf", "[global]\nindex-url = https://site.example\n")
+    assert index() == "https://site.example"
+    assert environments.pip_settings(home)["find-links"].split() == ["/a", "/b"]
+    write("named.conf", "[global]\nindex-url = https://named.example\n[install]\nno-index = yes\n")
+    named = {"PIP_CONFIG_FILE": str(tmp_path / "named.conf")}
+    assert index(**named) == "https://named.example"
+    assert environments.uv_settings(home | named)[1] == ["--no-index"]
+    assert "find-links" not in environments.pip_settings(home | named)  # a named file stands for the user's
+    write("config/pip/pip.conf", "[install]\nindex-url = https://install.example\n")
+    assert index() == "https://install.example"
+    assert index(PIP_INDEX_URL="https://variable.example") == "https://variable.example"
+    assert index(PIP_INDEX_URL="") == "https://install.example"
+    assert environments.pip_settings(home | {"PIP_CONFIG_FILE": os.devnull}).keys() == {"config-file"}
+    write("named.conf", "index-url = https://named.example\n")
+    with pytest.raises(RosettaError, match=r"named\.conf: Expected pip's configuration\. Received: "):
+        index(**named)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (
+            ["error: Failed to install: a.whl", "  cause: failed to copy file: No space left on device (os error 28)"],
+            "the disk is full: Failed to install: a.whl failed to copy file: No space left on device (os error 28)",
+        ),
+        (["Resolved 1 package", "error: Something new", "", "hint: try this"], "uv failed: Something new"),
+        (["error: " + 300 * "a" + 300 * "z"], "uv failed: " + 200 * "a" + " … " + 95 * "z"),
+    ],
+)
+def test_what_uv_says_becomes_one_line(tmp_path, lines, message):
+    error = environments.failure("tiny", 2, lines, tmp_path / "log")
+    assert str(error) == f"Could not make tiny's environment: {message}"
+    assert error.hint.endswith(f"Log: {tmp_path / 'log'}")
+
+
+def test_torchs_build_is_left_to_uv_only_where_nobody_says_where_packages_come_from(tiny, monkeypatch):
+    commands = []
+    monkeypatch.setattr(environments, "_uv", lambda arguments, **_: commands.append(arguments))
+
+    def flags(lock, **variables):
+        commands.clear()
+        tiny.lock.write_text(lock)
+        with monkeypatch.context() as patch:
+            for name in ("PIP_FIND_LINKS", "PIP_NO_INDEX"):
+                patch.delenv(name)
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            with pytest.raises(RosettaError):  # nothing was made, so nothing can be renamed
+                environments.ensure(tiny)
+        return [part for part in commands[1] if part.startswith("--torch-backend")]
+
+    assert flags("numpy==2.0\ntorch==2.0\n") == ["--torch-backend=auto"]
+    assert flags("torch-other==2.0\ntorchvision==1.0\n") == []
+    assert flags("torch==2.0\n", UV_TORCH_BACKEND="cpu") == []
+    assert flags("torch==2.0\n", PIP_FIND_LINKS=os.environ["PIP_FIND_LINKS"]) == []
+    assert flags("torch==2.0\n", PIP_INDEX_URL="https://a.example/simple") == []
