@@ -69,6 +69,21 @@ def prove(text: str, frameworks: str | None, dtype: str | None, verbose: bool, a
 
 @rosetta.command()
 @click.argument("text")
+@FRAMEWORKS
+@click.option("--profile", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="full: also train as the text says, for seconds and accuracy.")
+@click.option("--budget", type=click.FloatRange(1), default=60.0, show_default=True, metavar="SECONDS", help="Time for the rounds of all cells together.")
+@JSON
+@PATIENCE
+@places
+def compare(text: str, frameworks: str | None, profile: str, budget: float, as_json: bool, patience: float, **where: Any) -> None:
+    """How fast is it, and with --profile full how good? Proves each cell of TEXT, then times those that hold."""
+    from dlrosetta import commands
+
+    sys.exit(commands.compare(text, frameworks, profile, budget, as_json, patience, **where))
+
+
+@rosetta.command()
+@click.argument("text")
 @places
 def golden(text: str, **where: Any) -> None:
     """Compute the golden of TEXT anew from its reference."""

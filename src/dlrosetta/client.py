@@ -51,7 +51,7 @@ def memory_limit() -> int:
 def worker_environment(declared: Mapping[str, str], threads: int) -> dict[str, str]:
     """The allowed part of this process's environment, and what the framework declares."""
     env = {name: value for name, value in os.environ.items() if name in ALLOWED}
-    return {**env, **declared, "ROSETTA_THREADS": str(threads), "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**env, **declared, "ROSETTA_THREADS": str(threads)}
 
 
 _LIVE: set[Worker] = set()
@@ -234,5 +234,9 @@ class Worker:
 
 
 def start_python(python: Path, adapter: Path, env: dict[str, str], **limits: Any) -> Worker:
-    """Start a Python worker: the interpreter of a framework's environment and the framework's adapter."""
+    """Start a Python worker: the interpreter of a framework's environment and the framework's adapter.
+
+    Bytecode is kept inside the environment: a second import is several times faster, and nothing is written beside the versions.
+    """
+    env = {**env, "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode")}
     return Worker([str(python), str(PACKAGE / "worker" / "__main__.py"), str(adapter)], env, **limits)

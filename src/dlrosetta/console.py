@@ -44,18 +44,13 @@ def number(value: float) -> str:
 def proof_table(title: str, cells: Iterable[Cell]) -> Table:
     """One row a cell: the verdict, and the check that comes nearest to its bound or breaks it first."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("framework", no_wrap=True)
-    table.add_column("precision", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("checks", justify="right")
-    table.add_column("worst check", overflow="fold")
-    table.add_column("error", justify="right", no_wrap=True)
-    table.add_column("bound", justify="right", no_wrap=True)
+    for name, justify in (("framework", "left"), ("precision", "left"), ("verdict", "left"), ("error", "right"), ("bound", "right")):
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    table.add_column("in its worst check", no_wrap=True, overflow="ellipsis")
     for cell in cells:
         worst = worst_check(cell)
-        name, error, bound = (worst.name, number(worst.error), number(worst.bound)) if worst else ("", "", "")
-        count = f"{sum(check.verdict != 'differs' for check in cell.checks)}/{len(cell.checks)}" if cell.checks else ""
-        table.add_row(cell.framework, cell.dtype, verdict(cell.verdict), count, name, error, bound)
+        row = (number(worst.error), number(worst.bound), worst.name) if worst else ("", "", "")
+        table.add_row(cell.framework, cell.dtype, verdict(cell.verdict), *row)
     return table
 
 
@@ -94,3 +89,51 @@ def checks_table(cell: Cell) -> Table:
     for check in cell.checks:
         table.add_row(check.name, number(check.error), number(check.bound), verdict(check.verdict))
     return table
+
+
+def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
+    """The table of a comparison, what differs and what does not, on which data and machine, and where the result lies."""
+    screen = out()
+    machine, unit = document["machine"], document["unit"]
+    screen.print(comparison_table(f"{text.title}: how fast?", document))
+    same = [pair for pair in document["pairs"] if not pair["differ"]]
+    screen.print()
+    for cell in document["cells"]:
+        if cell["verdict"] not in ("proven", "waived"):
+            screen.print(Styled(f"{cell['framework']} ", style="bold").append_text(verdict(cell["verdict"])).append(f": {cell['reason']}", style=""))
+    for pair in same:
+        screen.print(f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {pair['low']:.2f} to {pair['high']:.2f})")
+    screen.print(f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;", style="dim")
+    screen.print("first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim")
+    screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
+    screen.print(f"Result: {path}", style="dim", soft_wrap=True)
+
+
+def comparison_table(title: str, document: dict[str, Any]) -> Table:
+    """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest, first call, import, peak memory."""
+    cells = document["cells"]
+    full = document["profile"] == "full"
+    fastest = max((cell["items_per_second"]["median"] for cell in cells if cell["items_per_second"]), default=0.0)
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("framework", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for name in (f"{document['unit']}/s", "interval", "share", "first", "import", "memory"):
+        table.add_column(name, justify="right", no_wrap=True)
+    if full:
+        table.add_column("training", justify="right", no_wrap=True)
+        table.add_column("accuracy", justify="right", no_wrap=True)
+    for cell in cells:
+        speed = cell["items_per_second"]
+        row = [cell["framework"], verdict(cell["verdict"])]
+        if speed:
+            interval = f"{speed['low']:.0f}–{speed['high']:.0f}"
+            row += [f"{speed['median']:.0f}", interval, f"{speed['median'] / fastest:.0%}"]
+            row += [f"{cell['first_call_s']:.1f} s", f"{cell['import_s']:.1f} s", f"{cell['peak_memory_bytes'] / 2**30:.1f} GB"]
+            if full and cell["training"]:
+                row += [f"{cell['training']['seconds']:.0f} s", f"{cell['accuracy']:.3f}"]
+        table.add_row(*row)
+    return table
+
+
+def _rounds(document: dict[str, Any]) -> int:
+    return max((len(cell["items_per_second"]["samples"]) for cell in document["cells"] if cell["items_per_second"]), default=0)

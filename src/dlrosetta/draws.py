@@ -55,9 +55,25 @@ def batch(text: Text, name: str, count: int) -> dict[str, np.ndarray]:
         values = uniform(seed, f"{name}/{key}", math.prod(shape)).reshape(shape)
         if spec["draw"] == "labels":
             arrays[key] = (values * spec["classes"]).astype(np.int64)
+        elif spec["draw"] == "patch":
+            arrays[key] = _patches(values, spec["patch"], uniform(seed, f"{name}/{key}/place", 2 * count).reshape(count, 2))
         else:
             arrays[key] = values.astype(np.float32).astype(np.float64)
     return arrays
+
+
+def _patches(images: np.ndarray, side: int, places: np.ndarray) -> np.ndarray:
+    """Black out all of each image (N, C, H, W) but one square, at a place of its own.
+
+    Where the image is constant, so are the activations: far fewer ReLUs and pooling windows are left that rounding could tip the
+    other way, and a tip is no small error but a finite jump in a gradient. Border, bias and position still show.
+    """
+    out = np.zeros_like(images)
+    for number, (down, right) in enumerate(places):
+        top, left = int(down * (images.shape[2] - side + 1)), int(right * (images.shape[3] - side + 1))
+        square = np.s_[number, :, top : top + side, left : left + side]
+        out[square] = images[square]
+    return out.astype(np.float32).astype(np.float64)
 
 
 def training_batches(text: Text) -> dict[str, np.ndarray]:

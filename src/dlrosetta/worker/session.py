@@ -5,8 +5,11 @@ Arrays that come in and go out are canonical; everything the framework sees is n
 docs/protocol.md, and its keyword arguments are that request's fields.
 """
 
-import importlib.util
+import io
+import resource
+import sys
 import time
+import types
 from itertools import islice
 
 import numpy as np
@@ -41,9 +44,12 @@ class Session(object):
         self.dtype = np.dtype(dtype)
         self.state, self.prepared = State(), []
         self.adapter.set_dtype(dtype)
-        spec = importlib.util.spec_from_file_location("rosetta_version", version)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = types.ModuleType("rosetta_version")
+        module.__file__ = version
+        sys.modules["rosetta_version"] = module
+        with io.open(version, encoding="utf-8") as file:
+            source = file.read()
+        exec(compile(source, version, "exec"), module.__dict__)  # not imported: no bytecode beside or instead of what is read
         missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
         if missing:
             raise AttributeError("Expected the version to define %s. Received: no %s" % (", ".join(FUNCTIONS), ", ".join(missing)))
@@ -189,6 +195,11 @@ class Session(object):
         seconds = time.perf_counter() - start
         metric = float(self.adapter.evaluate(self.version, self.state, test_images, test_labels))
         return {"seconds": seconds, "losses": losses, "metric": metric, "items": len(train_labels) * self.version.EPOCHS}
+
+    def memory(self):
+        """Answer the largest resident memory that this process ever held, in bytes."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

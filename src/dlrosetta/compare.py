@@ -1,0 +1,271 @@
+"""How fast is each cell, measured side by side?
+
+Only cells whose proof holds are timed. Workers stay alive and take turns in shuffled order, one active at a time, so that whatever the
+machine does meets all of them alike; each round is a stretch of the version's own train steps between two fences. Import, first call
+(compilation), second call and steady state are four separate figures. Raw samples are kept.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import math
+import os
+import random
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from dlrosetta import environments, intervals, machine
+from dlrosetta.client import Worker, WorkerFailed
+from dlrosetta.errors import RosettaError
+from dlrosetta.frameworks import Framework
+from dlrosetta.paths import results_dir
+from dlrosetta.proof import run
+from dlrosetta.texts import Text
+
+DTYPE = "float32"
+ROUND_S = 0.25  # a round lasts at least this long, so that fences and clocks weigh nothing
+BATCHES = 16  # full batches kept in memory and used in turn
+LEAST_ROUNDS, MOST_ROUNDS = 8, 100
+NARROW = 0.02  # rounds go on until every interval is within ±2 % or the budget ends
+WARM, WARM_ROUNDS = 0.05, 10  # warm once the last three rounds lie within 5 %, or after ten
+HOLDING = ("proven", "waived")
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Timed:
+    """One cell of a comparison; `document()` is a cell of `compare --json`."""
+
+    framework: Framework
+    verdict: str
+    reason: str | None = None
+    worker: Worker | None = None
+    batch_size: int = 0
+    steps: int = 1
+    import_s: float | None = None
+    first_call_s: float | None = None
+    second_call_s: float | None = None
+    peak_memory: int | None = None
+    accuracy: float | None = None
+    training: dict[str, Any] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    hashes: dict[str, str] = field(default_factory=dict)
+    samples: list[float] = field(default_factory=list)
+
+    def interval(self) -> intervals.Interval | None:
+        return intervals.of_median(self.samples) if self.samples else None
+
+    def document(self) -> dict[str, Any]:
+        found = self.interval()
+        speed = None
+        if found:
+            speed = {"median": found.median, "low": found.low, "high": found.high, "samples": self.samples}
+        return {
+            "framework": self.framework.slug,
+            "verdict": self.verdict,
+            "items_per_second": speed,
+            "import_s": self.import_s,
+            "first_call_s": self.first_call_s,
+            "second_call_s": self.second_call_s,
+            "peak_memory_bytes": self.peak_memory,
+            "accuracy": self.accuracy,
+            "training": self.training,
+            "reason": self.reason,
+            "batch_size": self.batch_size or None,
+            "steps_per_round": self.steps,
+            "facts": self.facts,
+            "hashes": self.hashes,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything a comparison found; `document()` is `compare --json` and the result file."""
+
+    text: Text
+    profile: str
+    data: str
+    cells: list[Timed]
+    date: str
+
+    def pairs(self) -> list[dict[str, Any]]:
+        """Paired speed ratios a/b of every two timed cells; `differ` is false where the interval covers 1."""
+        found = []
+        timed = [cell for cell in self.cells if cell.samples]
+        for a, b in combinations(timed, 2):
+            count = min(len(a.samples), len(b.samples))
+            one = intervals.ratio(a.samples[:count], b.samples[:count])
+            differ = not one.low <= 1 <= one.high
+            names = {"a": a.framework.slug, "b": b.framework.slug}
+            found.append({**names, "ratio": one.median, "low": one.low, "high": one.high, "differ": differ})
+        return found
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "schema": 1,
+            "text": self.text.name,
+            "profile": self.profile,
+            "track": "default",
+            "data": self.data,
+            "unit": self.text.unit,
+            "dtype": DTYPE,
+            "date": self.date,
+            "machine": machine.facts(),
+            "cells": [cell.document() for cell in self.cells],
+            "pairs": self.pairs(),
+        }
+
+
+def compare(
+    text: Text,
+    frameworks: Iterable[Framework],
+    profile: str = "quick",
+    budget: float = 60.0,
+    patience: float = 120.0,
+    say: Say = lambda line: None,
+) -> Comparison:
+    """Prove, then time, every given cell. `budget` is seconds of rounds for all cells together; `say` hears what is going on."""
+    wanted = list(frameworks)
+    cells = [_proven(text, framework, patience, say) for framework in wanted]
+    ready = [cell for cell in cells if cell.verdict in HOLDING]
+    pythons = environments.ensure_all(cell.framework for cell in ready)
+    with ExitStack() as stack:
+        for cell in ready:
+            say(f"starting {cell.framework.slug}")
+            _guard(cell, lambda cell=cell: _open(cell, text, pythons[cell.framework.slug], patience, stack))  # type: ignore[misc]
+        _rounds([cell for cell in ready if cell.worker], budget, say)
+        for cell in ready:
+            if profile == "full" and cell.worker:
+                _guard(cell, lambda cell=cell: _train(cell, say))  # type: ignore[misc]
+            if cell.worker:
+                _guard(cell, lambda cell=cell: _measure_memory(cell))  # type: ignore[misc]
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    return Comparison(text, profile, data_name(text), cells, date)
+
+
+def data_name(text: Text) -> str:
+    """Which data a comparison here uses: the real set where the data folder has it, else the packaged sample."""
+    from dlrosetta import data
+
+    return data.where(text.data).name
+
+
+def save(document: dict[str, Any]) -> Path:
+    """Write a result, beside and renamed, into the user's folder of results."""
+    stamp = document["date"].replace(":", "").replace("+0000", "Z")
+    path = results_dir() / f"{document['text']}-{document['profile']}-{stamp}-{os.getpid()}.json"
+    beside = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise RosettaError(f"{path}: the result could not be written: {error.strerror}", "set ROSETTA_RESULTS to a folder with room") from error
+    return path
+
+
+# -- one cell ------------------------------------------------------------------------------------------------------------
+
+
+def _proven(text: Text, framework: Framework, patience: float, say: Say) -> Timed:
+    """The cell's verdict, remembered if nothing that it depends on has changed, else proven now."""
+    remembered = run.recall(text, framework, DTYPE)
+    if remembered is None or remembered["verdict"] not in HOLDING:
+        say(f"proving {framework.slug}")
+        remembered = run.prove(text, [framework], [DTYPE], patience)[0].document()
+    return Timed(framework, remembered["verdict"], remembered["reason"])
+
+
+def _guard(cell: Timed, action: Callable[[], None]) -> None:
+    """Do something with a cell's worker; its failure is the cell's alone."""
+    try:
+        action()
+    except (WorkerFailed, OSError) as error:
+        cell.verdict, cell.reason, cell.samples = "failed", str(error), []
+        if cell.worker:
+            cell.worker.close()
+        cell.worker = None
+
+
+def _open(cell: Timed, text: Text, python: Path | RosettaError, patience: float, stack: ExitStack) -> None:
+    if isinstance(python, RosettaError):
+        raise WorkerFailed(python.message)
+    cell.worker = stack.enter_context(run.start(cell.framework, python, machine.threads(), patience=patience))
+    ask = cell.worker.ask
+    cell.facts = ask("hello", layout=dict(cell.framework.layout))
+    cell.import_s = cell.facts.pop("import_s")
+    version = run.version_of(text, cell.framework)
+    cell.hashes = {
+        "version": run.version_hash(text, cell.framework),
+        "framework": cell.framework.content_hash(),
+        "lock": hashlib.sha256(cell.framework.lock.read_bytes()).hexdigest(),
+        "proof": run.key(text, cell.framework, DTYPE),
+    }
+    ask("open", version=str(version), dtype=DTYPE, layers=text.layers, constants=list(text.hyperparameters))
+    ask("create", seed=int(text.hyperparameters.get("SEED", 0)))
+    cell.batch_size = ask("prepare", count=BATCHES)["batch_size"]
+    cell.first_call_s = ask("steps", count=1)["seconds"]
+    cell.second_call_s = ask("steps", count=1)["seconds"]
+
+
+def _round(cell: Timed) -> float:
+    """Items a second of one round. A step before it wakes threads and caches that slept while others worked."""
+    assert cell.worker is not None
+    cell.worker.ask("steps", count=1)
+    seconds = cell.worker.ask("steps", count=cell.steps)["seconds"]
+    return cell.steps * cell.batch_size / seconds
+
+
+def _warm(cell: Timed) -> None:
+    """Run rounds until they agree, then size a round to `ROUND_S`."""
+    speeds: list[float] = []
+    for _ in range(WARM_ROUNDS):
+        speeds.append(_round(cell))
+        cell.steps = max(1, math.ceil(ROUND_S * speeds[-1] / cell.batch_size))
+        last = speeds[-3:]
+        if len(last) == 3 and max(last) <= min(last) * (1 + WARM):
+            return
+
+
+def _rounds(cells: list[Timed], budget: float, say: Say) -> None:
+    for cell in cells:
+        say(f"warming {cell.framework.slug}")
+        _guard(cell, lambda cell=cell: _warm(cell))  # type: ignore[misc]
+    order, begin = random.Random(0), time.monotonic()
+    for number in range(MOST_ROUNDS):
+        turn = [cell for cell in cells if cell.worker]
+        order.shuffle(turn)
+        say(f"round {number + 1}")
+        for cell in turn:
+            _guard(cell, lambda cell=cell: cell.samples.append(_round(cell)))  # type: ignore[misc]
+        enough = number + 1 >= LEAST_ROUNDS
+        narrow = enough and all(intervals.of_median(cell.samples).half_width <= NARROW for cell in turn if cell.samples)
+        if narrow or (enough and time.monotonic() - begin > budget):
+            return
+
+
+def _train(cell: Timed, say: Say) -> None:
+    """Profile full: train and evaluate a fresh model as the version's main does."""
+    assert cell.worker is not None
+
+    def on_event(event: dict[str, Any]) -> None:
+        say(f"training {cell.framework.slug}: epoch {event['epoch']} of {event['epochs']}, loss {event['loss']:.3f}")
+
+    cell.worker.ask("create", seed=0)
+    done = cell.worker.ask("fit", on_event=on_event, patience=24 * 3600.0)
+    cell.accuracy = done["metric"]
+    cell.training = {"seconds": done["seconds"], "losses": done["losses"]}
+
+
+def _measure_memory(cell: Timed) -> None:
+    assert cell.worker is not None
+    cell.peak_memory = max(cell.worker.ask("memory")["peak_bytes"], cell.worker.peak_memory)
