@@ -55,7 +55,9 @@ def gradients(version, state, images, labels):
     state.model.zero_grad()
     loss = version.loss_fn(state.model, images.to(_device(state)), labels.to(_device(state)))
     loss.backward()
-    found = {name: None if value.grad is None else to_numpy(value.grad) for name, value in state.model.named_parameters()}
+    found = {
+        name: None if value.grad is None else to_numpy(value.grad) for name, value in state.model.named_parameters()
+    }
     state.model.zero_grad()
     return loss, found
 

@@ -1,7 +1,7 @@
 """The command line. Each command is thin: it reads options, calls the module that does the work, and prints.
 
-Heavy imports stay inside commands, so that `rosetta --help` answers at once. Exit status: 0 all well; 1 something differs or failed;
-2 the call is wrong.
+Heavy imports stay inside commands, so that `rosetta --help` answers at once. Exit status: 0 all well; 1 something
+differs or failed; 2 the call is wrong.
 """
 
 from __future__ import annotations
@@ -17,20 +17,42 @@ from dlrosetta.errors import RosettaError, did_you_mean
 
 
 class Suggesting(click.Group):
-    """A group that answers an unknown command with the nearest known one."""
+    """A group that answers an unknown command with the nearest known one, and lists commands as they stand here."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in self.commands:
             known = ", ".join(self.commands)
-            raise click.UsageError(f"Expected a command: {known}. Received: {args[0]!r}.{did_you_mean(args[0], self.commands)}", ctx)
+            raise click.UsageError(
+                f"Expected a command: {known}. Received: {args[0]!r}.{did_you_mean(args[0], self.commands)}", ctx
+            )
         return super().resolve_command(ctx, args)
 
 
-STONE = click.option("--stone", multiple=True, metavar="DIR", help="Another folder of texts, laid out like stone/. Repeatable.")
-FRAMEWORKS_DIR = click.option("--frameworks-dir", multiple=True, metavar="DIR", help="Another folder of frameworks. Repeatable.")
-FRAMEWORKS = click.option("--frameworks", metavar="A,B|all", help="Which frameworks. [default: torch, flax, keras_tensorflow]")
+STONE = click.option(
+    "--stone", multiple=True, metavar="DIR", help="Another folder of texts, laid out like stone/. Repeatable."
+)
+FRAMEWORKS_DIR = click.option(
+    "--frameworks-dir", multiple=True, metavar="DIR", help="Another folder of frameworks. Repeatable."
+)
+FRAMEWORKS = click.option(
+    "--frameworks", metavar="A,B|all", help="Which frameworks. [default: torch, flax, keras_tensorflow]"
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-PATIENCE = click.option("--patience", type=click.FloatRange(1), default=120.0, show_default=True, help="Seconds a worker may take to answer.")
+PATIENCE = click.option(
+    "--patience",
+    type=click.FloatRange(1),
+    default=120.0,
+    show_default=True,
+    help="Seconds a worker may take to answer.",
+)
+
+NAMES = click.argument("names", metavar="NAME...|all", nargs=-1, required=True)
+DIR = click.option(
+    "--dir", "folder", metavar="DIR", help="Where to put it. [default: this checkout, else the current folder]"
+)
 
 
 def places(command: Any) -> Any:
@@ -46,13 +68,31 @@ def rosetta(ctx: click.Context, stone: tuple[str, ...], frameworks_dir: tuple[st
 
     Alone, it shows every text and framework and the state of each cell on this machine.
     """
+    if ctx.invoked_subcommand and (stone or frameworks_dir):
+        command = f"rosetta {ctx.invoked_subcommand} … --stone DIR --frameworks-dir DIR"
+        raise click.UsageError(f"Expected --stone and --frameworks-dir behind the command: {command}", ctx)
     if ctx.invoked_subcommand is None:
         from dlrosetta import matrix
 
         matrix.show(stone, frameworks_dir)
 
 
-@rosetta.command()
+@rosetta.command(short_help="The same sections of several versions side by side.")
+@click.argument("text")
+@click.argument("frameworks", metavar="FRAMEWORK...", nargs=-1, required=True)
+@click.option("--section", "sections", metavar="NAME", multiple=True, help="Only this section. Repeatable.")
+@places
+def read(text: str, frameworks: tuple[str, ...], sections: tuple[str, ...], **where: Any) -> None:
+    """The same sections of TEXT in each FRAMEWORK side by side, in the order given.
+
+    Where the terminal is too narrow for code in columns, they stand one below another.
+    """
+    from dlrosetta import reading
+
+    sys.exit(reading.show(text, frameworks, sections, **where))
+
+
+@rosetta.command(short_help="Is it the same model?")
 @click.argument("text")
 @FRAMEWORKS
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One precision only. [default: both]")
@@ -60,26 +100,54 @@ def rosetta(ctx: click.Context, stone: tuple[str, ...], frameworks_dir: tuple[st
 @JSON
 @PATIENCE
 @places
-def prove(text: str, frameworks: str | None, dtype: str | None, verbose: bool, as_json: bool, patience: float, **where: Any) -> None:
+def prove(
+    text: str, frameworks: str | None, dtype: str | None, verbose: bool, as_json: bool, patience: float, **where: Any
+) -> None:
     """Is it the same model? Proves the versions of TEXT ("all": every text) against the reference."""
     from dlrosetta import commands
 
     sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, **where))
 
 
-@rosetta.command()
+@rosetta.command(short_help="How fast is it, and how good?")
 @click.argument("text")
 @FRAMEWORKS
-@click.option("--profile", type=click.Choice(["quick", "full"]), default="quick", show_default=True, help="full: also train as the text says, for seconds and accuracy.")
-@click.option("--budget", type=click.FloatRange(1), default=60.0, show_default=True, metavar="SECONDS", help="Time for the rounds of all cells together.")
+@click.option(
+    "--profile",
+    type=click.Choice(["quick", "full"]),
+    default="quick",
+    show_default=True,
+    help="full: also train as the text says, for seconds and accuracy.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(1),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time for the rounds of all cells together.",
+)
 @JSON
 @PATIENCE
 @places
-def compare(text: str, frameworks: str | None, profile: str, budget: float, as_json: bool, patience: float, **where: Any) -> None:
+def compare(
+    text: str, frameworks: str | None, profile: str, budget: float, as_json: bool, patience: float, **where: Any
+) -> None:
     """How fast is it, and with --profile full how good? Proves each cell of TEXT, then times those that hold."""
     from dlrosetta import commands
 
     sys.exit(commands.compare(text, frameworks, profile, budget, as_json, patience, **where))
+
+
+@rosetta.command(short_help="Train and evaluate one version as its author wrote it.")
+@click.argument("text")
+@click.argument("framework")
+@places
+def run(text: str, framework: str, **where: Any) -> None:
+    """Train and evaluate the version of TEXT in FRAMEWORK as its author wrote it, in its environment, on all cores."""
+    from dlrosetta import running
+
+    sys.exit(running.show(text, framework, **where))
 
 
 @rosetta.command()
@@ -90,6 +158,96 @@ def golden(text: str, **where: Any) -> None:
     from dlrosetta import commands
 
     sys.exit(commands.golden(text, **where))
+
+
+@rosetta.group(cls=Suggesting)
+def env() -> None:
+    """The frameworks' environments: list, create, remove, lock."""
+
+
+@env.command(name="list", short_help="What is ready here, and what it takes on disk.")
+@JSON
+@FRAMEWORKS_DIR
+def env_list(as_json: bool, frameworks_dir: tuple[str, ...]) -> None:
+    """Every framework's environment: whether it is ready here, and what it takes on disk."""
+    from dlrosetta import commands
+
+    sys.exit(commands.env_list(as_json, frameworks_dir))
+
+
+@env.command(name="create", short_help="Make environments.")
+@NAMES
+@FRAMEWORKS_DIR
+def env_create(names: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
+    """Make the environments of the named frameworks ("all": every one) unless they are ready."""
+    from dlrosetta import commands
+
+    sys.exit(commands.env_create(names, frameworks_dir))
+
+
+@env.command(name="remove", short_help="Remove environments.")
+@NAMES
+@FRAMEWORKS_DIR
+def env_remove(names: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
+    """Remove the environments of the named frameworks ("all": every one), outdated ones too. They can be made again."""
+    from dlrosetta import commands
+
+    sys.exit(commands.env_remove(names, frameworks_dir))
+
+
+@env.command(name="lock", short_help="Pin what an environment is made of.")
+@click.argument("name")
+@FRAMEWORKS_DIR
+def env_lock(name: str, frameworks_dir: tuple[str, ...]) -> None:
+    """Write requirements.lock of one framework anew from its requirements.in."""
+    from dlrosetta import commands
+
+    sys.exit(commands.env_lock(name, frameworks_dir))
+
+
+@rosetta.group(cls=Suggesting)
+def new() -> None:
+    """Start a framework, a text or a version of your own."""
+
+
+@new.command(name="framework", short_help="Start a framework.")
+@click.argument("name")
+@DIR
+@click.option(
+    "--text", "wanted", metavar="TEXT", multiple=True, default=("cnn",), show_default=True,
+    help="Also start its version of this text. Repeatable.",
+)  # fmt: skip
+@places
+def new_framework(name: str, folder: str | None, wanted: tuple[str, ...], **where: Any) -> None:
+    """Start the framework NAME: its folder, and its version of a text. `rosetta prove` then asks for the rest."""
+    from dlrosetta import commands
+
+    sys.exit(commands.new("framework", name, folder, wanted, **where))
+
+
+@new.command(name="text", short_help="Start a text.")
+@click.argument("name")
+@DIR
+@click.option(
+    "--framework", "wanted", metavar="NAME", multiple=True, help="Also start its version in this one. Repeatable."
+)
+@places
+def new_text(name: str, folder: str | None, wanted: tuple[str, ...], **where: Any) -> None:
+    """Start the text NAME: a tiny model that is complete, to make your own."""
+    from dlrosetta import commands
+
+    sys.exit(commands.new("text", name, folder, wanted, **where))
+
+
+@new.command(name="version", short_help="Start a version of a text in a framework.")
+@click.argument("text")
+@click.argument("framework")
+@places
+def new_version(text: str, framework: str, **where: Any) -> None:
+    """Start the version of TEXT in FRAMEWORK: the nine sections, each saying what it wants."""
+    from dlrosetta import commands
+
+    sys.exit(commands.new("version", text, framework, None, **where))
 
 
 def _terminated(number: int, frame: Any) -> None:

@@ -7,6 +7,7 @@ a scratch folder, and all of them are gone when `Worker.close` returns. See docs
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -111,7 +112,9 @@ class Worker:
     def pid(self) -> int:
         return self._process.pid
 
-    def ask(self, op: str, on_event: Callable[[dict], None] | None = None, patience: float | None = None, **args: Any) -> dict[str, Any]:
+    def ask(
+        self, op: str, on_event: Callable[[dict], None] | None = None, patience: float | None = None, **args: Any
+    ) -> dict[str, Any]:
         """Send one request and return its result. Raises WorkerFailed with what happened in one line."""
         self._number += 1
         message = json.dumps({"id": self._number, "op": op, "args": args}).encode() + b"\n"
@@ -124,7 +127,9 @@ class Worker:
         while True:
             answer = self._receive(op, deadline)
             if answer.get("id") != self._number:
-                raise WorkerFailed(f"expected an answer to request {self._number} on the private pipe, received one to {answer.get('id')!r}")
+                raise WorkerFailed(
+                    f"expected an answer to request {self._number} on the private pipe, received one to {answer.get('id')!r}"
+                )
             if "event" in answer:
                 if on_event:
                     on_event(answer["event"])
@@ -168,7 +173,9 @@ class Worker:
         while b"\n" not in self._buffer:
             if time.monotonic() > deadline:
                 self.end()
-                raise WorkerFailed(f"no answer to '{op}' for {self.patience:.0f} s; it was ended (--patience allows more)")
+                raise WorkerFailed(
+                    f"no answer to '{op}' for {self.patience:.0f} s; it was ended (--patience allows more)"
+                )
             readable, _, _ = select.select([self._from], [], [], LOOK_EVERY)
             if readable:
                 chunk = os.read(self._from, 1 << 16)
@@ -191,7 +198,9 @@ class Worker:
         self.peak_memory = max(self.peak_memory, held)
         if held > self.memory:
             self.end()
-            raise WorkerFailed(f"held {held / 2**30:.1f} GB of memory, more than {self.memory / 2**30:.1f} GB (ROSETTA_MEMORY_GB sets the limit)")
+            raise WorkerFailed(
+                f"held {held / 2**30:.1f} GB of memory, more than {self.memory / 2**30:.1f} GB (ROSETTA_MEMORY_GB sets the limit)"
+            )
         if (self.scratch / "output.txt").stat().st_size > MOST_OUTPUT:
             self.end()
             raise WorkerFailed(f"printed more than {MOST_OUTPUT // 2**20} MB")
@@ -203,7 +212,9 @@ class Worker:
             root = psutil.Process(self._process.pid)
             if time.monotonic() > self._children_due:
                 self._children, self._children_due = root.children(recursive=True), time.monotonic() + CHILDREN_EVERY
-            return root.memory_info().rss + sum(child.memory_info().rss for child in self._children if child.is_running())
+            return root.memory_info().rss + sum(
+                child.memory_info().rss for child in self._children if child.is_running()
+            )
         except psutil.Error:
             return 0  # it ended while being looked at: the pipe will say so
 
@@ -216,7 +227,11 @@ class Worker:
             return WorkerFailed("closed the private pipe without ending", detail=self.output())
         if status < 0:
             name = signal.Signals(-status).name if -status in list(signal.Signals) else f"signal {-status}"
-            known = {"SIGSEGV": "a segmentation fault", "SIGKILL": "killed, most likely for want of memory", "SIGABRT": "aborted"}
+            known = {
+                "SIGSEGV": "a segmentation fault",
+                "SIGKILL": "killed, most likely for want of memory",
+                "SIGABRT": "aborted",
+            }
             what = f"ended by {name}" + (f" ({known[name]})" if name in known else "")
         else:
             what = f"exited with status {status} in the middle of a request"
@@ -226,10 +241,8 @@ class Worker:
     def end(self) -> None:
         """End the whole process group. The group is the worker's own, so nothing else can be hit."""
         _LIVE.discard(self)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self._process.wait()
 
 

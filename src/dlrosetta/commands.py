@@ -28,7 +28,7 @@ def prove(
     documents, good = [], True
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
         with progress(f"proving {one.name}", len(wanted) * len(dtypes)) as advance:
-            cells = run.prove(one, wanted, dtypes, patience, on_cell=lambda cell: advance())  # noqa: B023
+            cells = run.prove(one, wanted, dtypes, patience, on_cell=lambda cell: advance())
         good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)
         documents.append({"schema": 1, "text": one.name, "cells": [cell.document() for cell in cells]})
         if not as_json:
@@ -71,8 +71,9 @@ def compare(
     wanted = frameworks.select(names, frameworks.find(frameworks_dir))
     documents, good = [], True
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
+        obtain(one)
         with console.err().status(f"{one.name}: starting") as status:
-            found = module.compare(one, wanted, profile, budget, patience, say=lambda line: status.update(f"{one.name}: {line}"))  # noqa: B023
+            found = module.compare(one, wanted, profile, budget, patience, say=status.update)
         document = found.document()
         documents.append(document)
         path = module.save(document)
@@ -82,6 +83,26 @@ def compare(
     if as_json:
         console.print_json(documents[0] if text != "all" else {"schema": 1, "texts": documents})
     return 0 if good else 1
+
+
+def obtain(text: texts.Text) -> None:
+    """Download the text's data set where it is neither here nor declined; where that fails, say so and let the sample stand in."""
+    import os
+
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from dlrosetta import data
+
+    if os.environ.get("ROSETTA_DATA") == "sample" or data.where(text.data).kind == "real":
+        return
+    screen = console.err()
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    try:
+        with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
+            task = bar.add_task(f"downloading {text.data}", total=None)
+            data.fetch(text.data, lambda done, total: bar.update(task, completed=done, total=total), tries=2, stall=10)
+    except data.DataError as error:
+        screen.print(f"{error.message}. Using {data.where(text.data).name}.", markup=False)
 
 
 class progress:
@@ -121,4 +142,121 @@ def golden(text: str, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -
                 f"Not steady: on the way a ReLU or a pooling window lies within rounding of a tie, which tips its gradient over. "
                 f"Expected rounding errors below {STEADY:.0e}. Next: try another proof.seed in {one.folder / 'text.toml'}"
             )
+    return 0
+
+
+def env_list(as_json: bool, frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta env list`: a row a framework, and what no framework wants any more."""
+    from rich.table import Table
+
+    from dlrosetta import environments, matrix
+
+    known, made = frameworks.find(frameworks_dir), environments.list_all()
+    wanted = {slug: environments.folder(one) for slug, one in known.items() if one.python and one.lock.is_file()}
+    measured = {one.path: one.size_mb for one in made}
+    sizes = {slug: measured.get(wanted[slug], one.size_mb) if slug in wanted else 0.0 for slug, one in known.items()}
+    old = [one for one in made if one.path not in wanted.values()]
+    if as_json:
+        rows = [
+            {
+                "framework": slug,
+                "python": one.python,
+                "state": matrix.environment(one).plain,
+                "size_mb": sizes[slug],
+                "path": str(wanted[slug]) if slug in wanted else None,
+            }
+            for slug, one in known.items()
+        ]
+        left = [{"framework": one.slug, "size_mb": one.size_mb, "path": str(one.path)} for one in old]
+        console.print_json({"schema": 1, "root": str(environments.root()), "environments": rows, "outdated": left})
+        return 0
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name in ("framework", "python", "environment", "size", "last release", "status"):
+        table.add_column(name, no_wrap=True, justify="right" if name == "size" else "left")
+    for slug, one in known.items():
+        size = matrix.megabytes(sizes[slug]) if sizes[slug] else ""
+        table.add_row(slug, one.python or "", matrix.environment(one), size, one.release, one.status)
+    screen = console.out()
+    screen.print(table)
+    screen.print()
+    total = matrix.megabytes(sum(measured.values()))
+    screen.print(f"{len(made)} on this machine, {total}, in {environments.root()}", style="dim", soft_wrap=True)
+    for left_over in old:
+        line = f"outdated: {left_over.path.name}, {matrix.megabytes(left_over.size_mb)}; all of its framework's go with"
+        screen.print(f"{line}: rosetta env remove {left_over.slug}", style="yellow", soft_wrap=True)
+    return 0
+
+
+def env_create(names: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta env create`: 1 if one of them could not be made; the others are."""
+    from dlrosetta import environments
+    from dlrosetta.errors import RosettaError
+
+    good = True
+    known = frameworks.find(frameworks_dir)
+    wanted = frameworks.select(",".join(names), known)
+    if "all" in names:  # all that can have one
+        wanted = [one for one in known.values() if one.python]
+    for slug, made in environments.ensure_all(wanted).items():
+        if isinstance(made, RosettaError):
+            good = False
+            console.err().print(f"{slug}: {made.message}", style="red", soft_wrap=True, markup=False)
+            if made.hint:
+                console.err().print(f"  Next: {made.hint}", soft_wrap=True, markup=False)
+        else:
+            console.out().print(f"{slug}: ready, {made.parent.parent}", soft_wrap=True, markup=False)
+    return 0 if good else 1
+
+
+def env_remove(names: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta env remove`: also of frameworks that are no longer there."""
+    from dlrosetta import environments
+    from dlrosetta.errors import UsageError, did_you_mean
+
+    made = {one.slug for one in environments.list_all()}
+    known = sorted(made | set(frameworks.find(frameworks_dir)))
+    for name in names:
+        if name not in (*known, "all"):
+            raise UsageError(f"Unknown framework '{name}'.{did_you_mean(name, known)}", "rosetta env list")
+    for slug in sorted(made) if "all" in names else sorted(set(names)):
+        removed = environments.remove(slug)
+        for path in removed:
+            console.out().print(f"{slug}: removed {path}", soft_wrap=True, markup=False)
+        if not removed:
+            console.out().print(f"{slug}: no environment was there")
+    return 0
+
+
+def env_lock(name: str, frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta env lock`: a new lock makes a new environment at the next use."""
+    from dlrosetta import environments
+    from dlrosetta.errors import RosettaError
+
+    one = frameworks.select(name, frameworks.find(frameworks_dir))[0]
+    if one.python is None or not one.requirements.is_file():
+        raise RosettaError(f"Expected {one.requirements}. Received: {one.language}, without such a file.")
+    with console.err().status(f"{name}: resolving") as status:
+        path = environments.lock(one, lambda line: status.update(f"{name}: {line}"))
+    console.out().print(f"{path} is written. Next: rosetta env create {name}", soft_wrap=True, markup=False)
+    return 0
+
+
+def new(
+    kind: str, name: str, where: str | None, wanted: Any, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]
+) -> int:
+    """`rosetta new`: what was written, and what to type next. For a version, `where` is its framework."""
+    from dlrosetta import scaffold
+
+    if kind == "version":
+        started = scaffold.version(name, str(where), stone, frameworks_dir)
+    else:
+        start = scaffold.framework if kind == "framework" else scaffold.text
+        started = start(name, where, wanted, stone, frameworks_dir)
+    screen = console.out()
+    for path in started.files:
+        screen.print(f"wrote {path}", soft_wrap=True, markup=False)
+    screen.print()
+    for command, why in started.commands:
+        screen.print(f"Next: {command}", soft_wrap=True, markup=False)
+        screen.print(f"      {why}", style="dim", markup=False)
     return 0

@@ -169,7 +169,9 @@ def save(document: dict[str, Any]) -> Path:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise RosettaError(f"{path}: the result could not be written: {error.strerror}", "set ROSETTA_RESULTS to a folder with room") from error
+        raise RosettaError(
+            f"{path}: the result could not be written: {error.strerror}", "set ROSETTA_RESULTS to a folder with room"
+        ) from error
     return path
 
 

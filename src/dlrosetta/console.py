@@ -13,7 +13,15 @@ from rich.text import Text as Styled
 
 from dlrosetta.proof.cell import Cell
 
-STYLES = {"proven": "green", "waived": "yellow", "differs": "bold red", "failed": "red", "cannot": "dim", "not run": "dim", "stale": "yellow"}
+STYLES = {
+    "proven": "green",
+    "waived": "yellow",
+    "differs": "bold red",
+    "failed": "red",
+    "cannot": "dim",
+    "not run": "dim",
+    "stale": "yellow",
+}
 MARKS = {"proven": "✓", "waived": "~", "differs": "✗", "failed": "!", "cannot": "–"}
 
 
@@ -44,7 +52,13 @@ def number(value: float) -> str:
 def proof_table(title: str, cells: Iterable[Cell]) -> Table:
     """One row a cell: the verdict, and the check that comes nearest to its bound or breaks it first."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for name, justify in (("framework", "left"), ("precision", "left"), ("verdict", "left"), ("error", "right"), ("bound", "right")):
+    for name, justify in (
+        ("framework", "left"),
+        ("precision", "left"),
+        ("verdict", "left"),
+        ("error", "right"),
+        ("bound", "right"),
+    ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     table.add_column("in its worst check", no_wrap=True, overflow="ellipsis")
     for cell in cells:
@@ -83,7 +97,9 @@ def reasons(cells: Iterable[Cell]) -> list[Styled]:
 
 def checks_table(cell: Cell) -> Table:
     """Every check of one cell, for --verbose."""
-    table = Table(title=f"{cell.framework} {cell.dtype}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(
+        title=f"{cell.framework} {cell.dtype}", title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0)
+    )
     for name, justify in (("check", "left"), ("error", "right"), ("bound", "right"), ("verdict", "left")):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
     for check in cell.checks:
@@ -100,11 +116,22 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     screen.print()
     for cell in document["cells"]:
         if cell["verdict"] not in ("proven", "waived"):
-            screen.print(Styled(f"{cell['framework']} ", style="bold").append_text(verdict(cell["verdict"])).append(f": {cell['reason']}", style=""))
+            screen.print(
+                Styled(f"{cell['framework']} ", style="bold")
+                .append_text(verdict(cell["verdict"]))
+                .append(f": {cell['reason']}", style="")
+            )
     for pair in same:
-        screen.print(f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {pair['low']:.2f} to {pair['high']:.2f})")
-    screen.print(f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;", style="dim")
-    screen.print("first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim")
+        screen.print(
+            f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {pair['low']:.2f} to {pair['high']:.2f})"
+        )
+    screen.print(
+        f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
+        style="dim",
+    )
+    screen.print(
+        "first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim"
+    )
     screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
     screen.print(f"Result: {path}", style="dim", soft_wrap=True)
 
@@ -128,7 +155,11 @@ def comparison_table(title: str, document: dict[str, Any]) -> Table:
         if speed:
             interval = f"{speed['low']:.0f}–{speed['high']:.0f}"
             row += [f"{speed['median']:.0f}", interval, f"{speed['median'] / fastest:.0%}"]
-            row += [f"{cell['first_call_s']:.1f} s", f"{cell['import_s']:.1f} s", f"{cell['peak_memory_bytes'] / 2**30:.1f} GB"]
+            row += [
+                f"{cell['first_call_s']:.1f} s",
+                f"{cell['import_s']:.1f} s",
+                f"{cell['peak_memory_bytes'] / 2**30:.1f} GB",
+            ]
             if full and cell["training"]:
                 row += [f"{cell['training']['seconds']:.0f} s", f"{cell['accuracy']:.3f}"]
         table.add_row(*row)
@@ -136,4 +167,6 @@ def comparison_table(title: str, document: dict[str, Any]) -> Table:
 
 
 def _rounds(document: dict[str, Any]) -> int:
-    return max((len(cell["items_per_second"]["samples"]) for cell in document["cells"] if cell["items_per_second"]), default=0)
+    return max(
+        (len(cell["items_per_second"]["samples"]) for cell in document["cells"] if cell["items_per_second"]), default=0
+    )

@@ -56,7 +56,9 @@ def batch(text: Text, name: str, count: int) -> dict[str, np.ndarray]:
         if spec["draw"] == "labels":
             arrays[key] = (values * spec["classes"]).astype(np.int64)
         elif spec["draw"] == "patch":
-            arrays[key] = _patches(values, spec["patch"], uniform(seed, f"{name}/{key}/place", 2 * count).reshape(count, 2))
+            arrays[key] = _patches(
+                values, spec["patch"], uniform(seed, f"{name}/{key}/place", 2 * count).reshape(count, 2)
+            )
         else:
             arrays[key] = values.astype(np.float32).astype(np.float64)
     return arrays

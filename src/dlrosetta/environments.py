@@ -268,7 +268,7 @@ def _has_torch(requirements: Path) -> bool:
 # ---- uv, and what it says
 
 
-def _uv(arguments: list[str], slug: str, environ: dict[str, str], cwd: Path, log: Path, say: Say) -> None:  # noqa: PLR0917
+def _uv(arguments: list[str], slug: str, environ: dict[str, str], cwd: Path, log: Path, say: Say) -> None:
     """Run uv in a process group of its own, so that whatever it started ends with it. Raises RosettaError."""
     import uv
 

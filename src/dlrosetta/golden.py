@@ -67,7 +67,9 @@ def distance(received: Tensor, expected: Tensor) -> float:
     scale = expected.norm or 1.0
     size = max(1, int(np.prod(expected.shape)))
     by_norm = abs(received.norm - expected.norm)
-    by_samples = float(np.linalg.norm(received.samples - expected.samples)) * np.sqrt(size / max(1, len(expected.samples)))
+    by_samples = float(np.linalg.norm(received.samples - expected.samples)) * np.sqrt(
+        size / max(1, len(expected.samples))
+    )
     by_products = float(np.linalg.norm(received.projections - expected.projections)) / np.sqrt(PROJECTIONS)
     error = max(by_norm, by_samples, by_products) / scale
     return float(error) if np.isfinite(error) else float("inf")
@@ -84,11 +86,15 @@ def build(text: Text) -> Golden:
             worst[name] = max(worst[name], distance(summarise(name, array), exact[name]))
     metric = float(exact.pop("metric").samples[0])
     family: dict[str, float] = {}
-    for name in exact:  # one tensor's error is a single draw, at times a lucky one: its kin have the same cause and share the worst
+    for name in (
+        exact
+    ):  # one tensor's error is a single draw, at times a lucky one: its kin have the same cause and share the worst
         kin = name.rpartition("/")[0] or name
         family[kin] = max(family.get(kin, 0.0), worst[name])
     worst = {name: family[name.rpartition("/")[0] or name] for name in exact}
-    tensors = {name: Tensor(one.shape, one.norm, one.samples, one.projections, worst[name]) for name, one in exact.items()}
+    tensors = {
+        name: Tensor(one.shape, one.norm, one.samples, one.projections, worst[name]) for name, one in exact.items()
+    }
     return Golden(tensors, metric, labels)
 
 
@@ -126,8 +132,15 @@ def load(text: Text) -> Golden:
             found = {key: stored[key] for key in stored.files}
         shapes = [tuple(int(part) for part in str(shape).split(",") if part) for shape in found["shapes"]]
         samples = np.split(found["samples"], np.cumsum(found["counts"])[:-1])
-        rows = zip(found["names"], shapes, found["norms"], samples, found["projections"], found["rounding"], strict=True)
-        tensors = {str(name): Tensor(shape, float(norm), values, products, float(error)) for name, shape, norm, values, products, error in rows}
+        rows = zip(
+            found["names"], shapes, found["norms"], samples, found["projections"], found["rounding"], strict=True
+        )
+        tensors = {
+            str(name): Tensor(shape, float(norm), values, products, float(error))
+            for name, shape, norm, values, products, error in rows
+        }
         return Golden(tensors, float(found["metric"]), found["labels"])
     except (OSError, ValueError, KeyError) as error:
-        raise RosettaError(f"{text.golden}: expected a golden. Received: {error}", f"rosetta golden {text.name}") from error
+        raise RosettaError(
+            f"{text.golden}: expected a golden. Received: {error}", f"rosetta golden {text.name}"
+        ) from error

@@ -45,4 +45,6 @@ def results_dir() -> Path:
     import platformdirs
 
     named = os.environ.get("ROSETTA_RESULTS")
-    return Path(named).expanduser().resolve() if named else Path(platformdirs.user_data_dir("dlrosetta", False), "results")
+    return (
+        Path(named).expanduser().resolve() if named else Path(platformdirs.user_data_dir("dlrosetta", False), "results")
+    )

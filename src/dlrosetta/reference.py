@@ -37,7 +37,10 @@ def load(text: Text) -> ModuleType:
 def optimizer_gradients(text: Text) -> Arrays:
     """Gradients of the size of real ones, drawn from the seed, that prove the optimizer apart from the model."""
     return {
-        name: (draws.uniform(text.proof["seed"], f"optimizer/{name}", int(np.prod(shape))).reshape(shape) - 0.5).astype(np.float32) * 0.1
+        name: (draws.uniform(text.proof["seed"], f"optimizer/{name}", int(np.prod(shape))).reshape(shape) - 0.5).astype(
+            np.float32
+        )
+        * 0.1
         for name, shape in text.shapes.items()
     }
 
@@ -70,7 +73,9 @@ def run(text: Text, labels: np.ndarray, dtype: Any = np.float64, wobble: int | N
                 out[key] = array
                 continue
             if wobble is not None:
-                array = array * (1 + scale * 2.0**-24 * draws.signs(wobble, f"{name}/{key}", array.size).reshape(array.shape))
+                array = array * (
+                    1 + scale * 2.0**-24 * draws.signs(wobble, f"{name}/{key}", array.size).reshape(array.shape)
+                )
             out[key] = array.astype(dtype)
         return out
 
@@ -119,7 +124,9 @@ def _train(module: ModuleType, parameters: Arrays, batches: Arrays, results: Arr
     state, losses = module.initial_state(parameters), []
     steps = len(batches["labels"])
     for step in range(1, steps + 1):
-        loss, gradients = _loss_and_gradients(module, parameters, {key: array[step - 1] for key, array in batches.items()})
+        loss, gradients = _loss_and_gradients(
+            module, parameters, {key: array[step - 1] for key, array in batches.items()}
+        )
         losses.append(loss)
         parameters, state = module.update(parameters, gradients, state, step)
         if step in (1, steps):

@@ -61,7 +61,11 @@ def locate(path: Path, section: str, word: str | None = None, use: bool = False)
             continue
         for wanted in (word, _FUNCTIONS.get(section)):
             if wanted:
-                hits = [number for number, line in enumerate(part.lines, part.start) if re.search(rf"\b{re.escape(wanted)}\b", line)]
+                hits = [
+                    number
+                    for number, line in enumerate(part.lines, part.start)
+                    if re.search(rf"\b{re.escape(wanted)}\b", line)
+                ]
                 if hits:
                     return hits[-1] if use and wanted == word else hits[0]
         return part.start

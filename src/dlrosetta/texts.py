@@ -92,7 +92,9 @@ def load(folder: Path) -> Text:
 
 def _check(text: Text, path: Path) -> None:
     if not NAME.match(text.name):
-        raise RosettaError(f"{path}: expected a folder name of lower-case letters, digits and _. Received: {text.name!r}")
+        raise RosettaError(
+            f"{path}: expected a folder name of lower-case letters, digits and _. Received: {text.name!r}"
+        )
     for layer in text.layers:
         require(layer, "name", str, path)
         for name, spec in require(layer, "parameters", dict, path).items():
@@ -101,7 +103,9 @@ def _check(text: Text, path: Path) -> None:
             if spec.get("role") not in ROLES:
                 raise RosettaError(f"{where}: expected a role of {', '.join(ROLES)}. Received: {spec.get('role')!r}")
             if spec.get("initial") not in INITIALS:
-                raise RosettaError(f"{where}: expected an initial of {', '.join(INITIALS)}. Received: {spec.get('initial')!r}")
+                raise RosettaError(
+                    f"{where}: expected an initial of {', '.join(INITIALS)}. Received: {spec.get('initial')!r}"
+                )
     for key in ("seed", "batch", "steps", "evaluation"):
         require(text.proof, key, int, path)
     for key in ("images", "labels"):

@@ -20,12 +20,12 @@ def forward(parameters, images, tap=lambda layer, x, y: None):
         tap(layer, x, y)
         return y
 
-    x = relu(conv("conv1", images))              # (N, 50, 32, 32)
-    x = relu(max_pool2x2(conv("conv2", x)))      # (N, 50, 16, 16)
-    x = relu(conv("conv3", x))                   # (N, 100, 16, 16)
-    x = relu(max_pool2x2(conv("conv4", x)))      # (N, 100, 8, 8)
+    x = relu(conv("conv1", images))  # (N, 50, 32, 32)
+    x = relu(max_pool2x2(conv("conv2", x)))  # (N, 50, 16, 16)
+    x = relu(conv("conv3", x))  # (N, 100, 16, 16)
+    x = relu(max_pool2x2(conv("conv4", x)))  # (N, 100, 8, 8)
     x = relu(dense("fc1", np.reshape(x, (len(x), -1))))  # (N, 512)
-    return dense("fc2", x)                       # (N, 10)
+    return dense("fc2", x)  # (N, 10)
 
 
 def loss(logits, labels):
@@ -60,8 +60,8 @@ def conv3x3(x, weight, bias):
     n, c, h, w = x.shape
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)), mode="constant")
     shifts = [padded[:, :, i : i + h, j : j + w] for i in range(3) for j in range(3)]
-    patches = np.reshape(np.stack(shifts, axis=2), (n, c * 9, h * w))          # (N, C·9, H·W)
-    y = np.matmul(np.reshape(weight, (1, len(weight), c * 9)), patches)        # (N, O, H·W)
+    patches = np.reshape(np.stack(shifts, axis=2), (n, c * 9, h * w))  # (N, C·9, H·W)
+    y = np.matmul(np.reshape(weight, (1, len(weight), c * 9)), patches)  # (N, O, H·W)
     return np.reshape(y, (n, len(weight), h, w)) + np.reshape(bias, (1, -1, 1, 1))
 
 

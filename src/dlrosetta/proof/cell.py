@@ -72,7 +72,9 @@ class Given:
         )
 
 
-def examine(worker: Worker, text: Text, framework: Framework, version: Path, given: Given, dtypes: list[str]) -> Iterator[Cell]:
+def examine(
+    worker: Worker, text: Text, framework: Framework, version: Path, given: Given, dtypes: list[str]
+) -> Iterator[Cell]:
     """Prove one version in each dtype, with one worker. What goes wrong becomes a cell's verdict, never an exception."""
     try:
         facts = worker.ask("hello", layout=dict(framework.layout))
@@ -83,7 +85,9 @@ def examine(worker: Worker, text: Text, framework: Framework, version: Path, giv
     dead: WorkerFailed | None = None
     for dtype in dtypes:
         if dtype not in framework.dtypes:
-            yield Cell(framework.slug, dtype, "cannot", reason=f"{framework.title} does not train in {dtype} (framework.toml)")
+            yield Cell(
+                framework.slug, dtype, "cannot", reason=f"{framework.title} does not train in {dtype} (framework.toml)"
+            )
             continue
         found: list[Check] = []
         try:
@@ -118,7 +122,9 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
     """Ask in order of blame; yield the checks of each answer. Ends early where the parameters do not match."""
     judge = Judge(text, given.golden, dtype)
     ask = _Asker(worker, given)
-    constants = ask.plain("open", version=str(version), dtype=dtype, layers=text.layers, constants=list(text.hyperparameters))["constants"]
+    constants = ask.plain(
+        "open", version=str(version), dtype=dtype, layers=text.layers, constants=list(text.hyperparameters)
+    )["constants"]
     yield checks.configuration(text, constants)
 
     still = {one["constant"]: 0.0 for one in text.dropout}
@@ -129,7 +135,9 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
         return
     yield [checks.round_trip(given.parameters, ask.arrays("parameters"))]
     yield judge.trace(ask.arrays("trace", batch="batch"))
-    yield judge.group("optimizer", ask.arrays("apply", gradients="gradients", times=reference.APPLICATIONS), "Optimizer")
+    yield judge.group(
+        "optimizer", ask.arrays("apply", gradients="gradients", times=reference.APPLICATIONS), "Optimizer"
+    )
 
     ask.create({**small, **still})
     yield judge.group("step 1", ask.arrays("train", batches="first"), "Train step")
@@ -158,11 +166,17 @@ def _dropout(ask: _Asker, text: Text, still: dict[str, Any]) -> list[Check]:
     found = []
     feeds = [one["feeds"] for one in text.dropout]
     ask.create(still)
-    base = {training: ask.arrays("activations", batch="evaluation", layers=feeds, training=training) for training in (True, False)}
+    base = {
+        training: ask.arrays("activations", batch="evaluation", layers=feeds, training=training)
+        for training in (True, False)
+    }
     for one in text.dropout:
         name, key = one["name"], f"input/{one['feeds']}"
         ask.create({constant: value for constant, value in still.items() if constant != one["constant"]})
-        seen = {training: ask.arrays("activations", batch="evaluation", layers=feeds, training=training) for training in (True, False)}
+        seen = {
+            training: ask.arrays("activations", batch="evaluation", layers=feeds, training=training)
+            for training in (True, False)
+        }
         rate = float(text.hyperparameters[one["constant"]])
         found += statistics.dropout(name, rate, base[True].get(key), seen[True].get(key), name)
         error = float("inf")
@@ -191,12 +205,17 @@ class _Asker:
         return self.worker.ask(op, **args)
 
     def create(self, constants: dict[str, Any], parameters: bool = True) -> dict[str, Any]:
-        return self.worker.ask("create", seed=1, constants=constants, parameters=self.file("parameters") if parameters else None)
+        return self.worker.ask(
+            "create", seed=1, constants=constants, parameters=self.file("parameters") if parameters else None
+        )
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
         out = Path(self.worker.path("out.safetensors"))
-        known = {key: self.file(value) if isinstance(value, str) and value in self._contents else value for key, value in args.items()}
+        known: dict[str, Any] = {
+            key: self.file(value) if isinstance(value, str) and value in self._contents else value
+            for key, value in args.items()
+        }
         self.worker.ask(op, out=str(out), **known)
         try:
             return load_file(out)
@@ -222,10 +241,19 @@ def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: 
             reasons.append(waiver["reason"])
     wrong = next((check for check in found if check.verdict == "differs"), None)
     if wrong is None:
-        return Cell(framework.slug, dtype, "waived" if reasons else "proven", found, None, reasons[0] if reasons else None)
+        return Cell(
+            framework.slug, dtype, "waived" if reasons else "proven", found, None, reasons[0] if reasons else None
+        )
     line = locate(version, wrong.section, wrong.word or wrong.layer, wrong.use)
     where = {"layer": wrong.layer, "section": wrong.section, "line": line}
-    return Cell(framework.slug, dtype, "differs", found, where, f"{wrong.name}: error {wrong.error:.2g}, bound {wrong.bound:.2g}")
+    return Cell(
+        framework.slug,
+        dtype,
+        "differs",
+        found,
+        where,
+        f"{wrong.name}: error {wrong.error:.2g}, bound {wrong.bound:.2g}",
+    )
 
 
 def _waiver(text: Text, framework: Framework, dtype: str, check: Check) -> dict[str, Any] | None:

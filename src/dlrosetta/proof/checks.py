@@ -57,7 +57,9 @@ class Judge:
             return STEPS_64 if steps else FORWARD_64
         return ROUNDINGS * self.golden.tensors[name].rounding
 
-    def tensor(self, name: str, array: np.ndarray | None, section: str, layer: str | None = None, use: bool = False) -> Check:
+    def tensor(
+        self, name: str, array: np.ndarray | None, section: str, layer: str | None = None, use: bool = False
+    ) -> Check:
         """Compare one array with the golden's tensor of that name; a missing or misshapen one differs infinitely."""
         expected = self.golden.tensors[name]
         steps = name.startswith(("step ", "losses", "trained"))
@@ -77,7 +79,12 @@ class Judge:
         checks.append(self.tensor("logits", arrays.get("logits"), "Model", last, use=True))
         checks.append(self.tensor("loss", arrays.get("loss"), "Loss"))
         gradients = [
-            self.tensor(f"gradient/{layer['name']}.{name}", arrays.get(f"gradient/{layer['name']}.{name}"), "Model", layer["name"])
+            self.tensor(
+                f"gradient/{layer['name']}.{name}",
+                arrays.get(f"gradient/{layer['name']}.{name}"),
+                "Model",
+                layer["name"],
+            )
             for layer in reversed(self.text.layers)
             for name in layer["parameters"]
         ]

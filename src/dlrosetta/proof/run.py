@@ -44,7 +44,10 @@ def prove(
     found: dict[tuple[str, str], Cell] = {}
 
     def one(framework: Framework) -> list[Cell]:
-        return [_remember(text, framework, cell) for cell in _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)]
+        return [
+            _remember(text, framework, cell)
+            for cell in _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)
+        ]
 
     for framework in wanted:
         if framework not in written:
@@ -107,7 +110,9 @@ def sample(name: str) -> tuple[np.ndarray, np.ndarray]:
 def prover_hash() -> str:
     """Of everything in the program that can change a verdict."""
     digest = hashlib.sha256()
-    for path in sorted([*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py"), *PACKAGE.glob("data/*")]):
+    for path in sorted(
+        [*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py"), *PACKAGE.glob("data/*")]
+    ):
         if path.is_file() and path.name not in ("cli.py",):
             digest.update(path.read_bytes())
     return digest.hexdigest()

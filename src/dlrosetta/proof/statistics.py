@@ -69,7 +69,11 @@ def initialisation(text: Text, received: dict[str, np.ndarray]) -> list[Check]:
             checks.append(Check(f"initial/{name}", float(np.count_nonzero(values)), 0.0, "Model", layer))
             continue
         bound = draws.glorot_bound(tuple(spec["shape"]))
-        sample = values[draws.uniform(0, f"initial/{name}", 20_000).__mul__(values.size).astype(int)] if values.size > 20_000 else values
+        sample = (
+            values[draws.uniform(0, f"initial/{name}", 20_000).__mul__(values.size).astype(int)]
+            if values.size > 20_000
+            else values
+        )
         outside = np.abs(values).max() > bound * (1 + 1e-6)
         error = math.inf if outside else surprise(stats.kstest(sample, stats.uniform(-bound, 2 * bound).cdf).pvalue)
         checks.append(Check(f"initial/{name}", error, SURPRISE, "Model", layer))
@@ -96,7 +100,7 @@ def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str,
     orders, missing = [], 0
     for epoch in range(2):
         rows = zip(received[f"images/{epoch}"].astype(images.dtype), received[f"labels/{epoch}"], strict=True)
-        counts = {key: 0 for key in known}
+        counts = dict.fromkeys(known, 0)
         order = []
         for image, label in rows:
             key = np.ascontiguousarray(image).tobytes() + int(label).to_bytes(8, "little", signed=True)

@@ -67,7 +67,9 @@ def serve(channel, adapter_path, hello):
                 if operation == "fit":
                     fields["progress"] = lambda event: channel.send({"id": number, "event": event})  # noqa: B023
                 if session is None or operation.startswith("_") or not callable(getattr(Session, operation, None)):
-                    raise ValueError("Expected an operation of docs/protocol.md after 'hello'. Received: %r" % operation)
+                    raise ValueError(
+                        "Expected an operation of docs/protocol.md after 'hello'. Received: %r" % operation
+                    )
                 result = getattr(session, operation)(**fields)
             channel.send({"id": number, "ok": True, "result": result})
         except SystemExit as error:

@@ -50,7 +50,13 @@ class Layouts(object):
         if self.channels_last and array.ndim == 4:
             return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
         shape = self.flattens.get(layer)
-        if self.channels_last and is_input and shape is not None and array.ndim == 2 and array.shape[1] == int(np.prod(shape)):
+        if (
+            self.channels_last
+            and is_input
+            and shape is not None
+            and array.ndim == 2
+            and array.shape[1] == int(np.prod(shape))
+        ):
             return _columns_to_channels_first(array, shape)
         return array
 

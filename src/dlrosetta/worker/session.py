@@ -49,10 +49,14 @@ class Session(object):
         sys.modules["rosetta_version"] = module
         with io.open(version, encoding="utf-8") as file:
             source = file.read()
-        exec(compile(source, version, "exec"), module.__dict__)  # not imported: no bytecode beside or instead of what is read
+        exec(
+            compile(source, version, "exec"), module.__dict__
+        )  # not imported: no bytecode beside or instead of what is read
         missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
         if missing:
-            raise AttributeError("Expected the version to define %s. Received: no %s" % (", ".join(FUNCTIONS), ", ".join(missing)))
+            raise AttributeError(
+                "Expected the version to define %s. Received: no %s" % (", ".join(FUNCTIONS), ", ".join(missing))
+            )
         prepare = getattr(self.adapter, "prepare_version", None)
         if prepare is not None:
             prepare(module, dtype)
@@ -102,7 +106,11 @@ class Session(object):
         images, _ = self._batch(tensors.load(batch))
         named = self.adapter.layers(self.state.model)
         seen, _ = record(named, lambda: self.adapter.forward(self.state, images, training), self.adapter.to_numpy)
-        arrays = {"input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True) for name in layers if name in seen}
+        arrays = {
+            "input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True)
+            for name in layers
+            if name in seen
+        }
         tensors.save(out, arrays)
         return {}
 
@@ -122,7 +130,9 @@ class Session(object):
     def apply(self, gradients, times, out):
         """Give the version's optimizer the same gradients `times` times; write parameters and optimizer state."""
         given = tensors.load(gradients)
-        native = {name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in given.items()}
+        native = {
+            name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in given.items()
+        }
         for _ in range(times):
             self.adapter.apply_gradients(self.state, native)
         tensors.save(out, self._parameters_and_state())
@@ -194,7 +204,12 @@ class Session(object):
             progress({"epoch": epoch + 1, "epochs": self.version.EPOCHS, "loss": losses[-1]})
         seconds = time.perf_counter() - start
         metric = float(self.adapter.evaluate(self.version, self.state, test_images, test_labels))
-        return {"seconds": seconds, "losses": losses, "metric": metric, "items": len(train_labels) * self.version.EPOCHS}
+        return {
+            "seconds": seconds,
+            "losses": losses,
+            "metric": metric,
+            "items": len(train_labels) * self.version.EPOCHS,
+        }
 
     def memory(self):
         """Answer the largest resident memory that this process ever held, in bytes."""
@@ -212,7 +227,9 @@ class Session(object):
         return {name: self.layouts.parameter_to_canonical(name, np.asarray(array)) for name, array in native.items()}
 
     def _set_parameters(self, arrays):
-        native = {name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in arrays.items()}
+        native = {
+            name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in arrays.items()
+        }
         self.adapter.set_parameters(self.state.model, native)
 
     def _parameters_and_state(self):

@@ -11,7 +11,15 @@ import struct
 import numpy as np
 
 _TO_NUMPY = {
-    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1",
+    "F64": "<f8",
+    "F32": "<f4",
+    "F16": "<f2",
+    "I64": "<i8",
+    "I32": "<i4",
+    "I16": "<i2",
+    "I8": "|i1",
+    "U8": "|u1",
+    "BOOL": "|b1",
 }
 _FROM_NUMPY = {np.dtype(value): key for key, value in _TO_NUMPY.items()}
 _LONGEST_HEADER = 100 * 1024 * 1024
@@ -26,7 +34,11 @@ def save(path, arrays):
         array = array.astype(array.dtype.newbyteorder("<"), copy=False)
         if array.dtype not in _FROM_NUMPY:
             raise TypeError("Expected a dtype of %s for %r. Received: %s" % (sorted(_TO_NUMPY), name, array.dtype))
-        header[name] = {"dtype": _FROM_NUMPY[array.dtype], "shape": list(array.shape), "data_offsets": [offset, offset + array.nbytes]}
+        header[name] = {
+            "dtype": _FROM_NUMPY[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": [offset, offset + array.nbytes],
+        }
         offset += array.nbytes
         chunks.append(array)
     text = json.dumps(header).encode("utf-8")
@@ -54,6 +66,8 @@ def load(path):
         dtype = np.dtype(_TO_NUMPY[entry["dtype"]])
         count = int(np.prod(entry["shape"], dtype=np.int64))
         if not 0 <= begin <= end <= len(blob) - 8 - length or end - begin != count * dtype.itemsize:
-            raise ValueError("Expected %r of %s to hold %d × %s. Received: bytes %d to %d" % (name, path, count, dtype, begin, end))
+            raise ValueError(
+                "Expected %r of %s to hold %d × %s. Received: bytes %d to %d" % (name, path, count, dtype, begin, end)
+            )
         arrays[name] = np.frombuffer(blob, dtype, count, 8 + length + begin).reshape(entry["shape"])
     return arrays

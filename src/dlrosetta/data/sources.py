@@ -1,0 +1,78 @@
+"""Where each data set lies on this machine, where its publisher has it, and what stands in for it."""
+
+import os
+import sys
+from collections import namedtuple
+
+from dlrosetta.data.errors import DataError
+
+Where = namedtuple("Where", "name kind path")
+Where.__doc__ = "`name` for people, `kind` 'real' or 'sample', `path` of the folder or None."
+
+# Name: folder below the data folder, for people, publisher's archive, the publisher's own checksum, its size in bytes, the sample.
+_Source = namedtuple("_Source", "folder title address checksum size sample")
+SOURCES = {
+    "cifar10": _Source(
+        "cifar-10-batches-bin",
+        "CIFAR-10",
+        "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        "md5:c32a1d4ab5d03f1284b67883e8d87530",  # stated on https://www.cs.toronto.edu/~kriz/cifar.html
+        170052171,
+        "handwritten digits, the sample that ships with dlrosetta",
+    ),
+}
+
+
+def data_dir():
+    """The data folder: `ROSETTA_DATA`, else `dlrosetta/data` in the user's folder for data."""
+    named = os.environ.get("ROSETTA_DATA")
+    if named:
+        return os.path.abspath(os.path.expanduser(named))
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Application Support/dlrosetta/data")
+    return os.path.join(os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share"), "dlrosetta", "data")
+
+
+def folder(name):
+    """The folder of the real set called `name`, or None where only the sample is there."""
+    from dlrosetta.data.cifar import is_complete
+
+    if os.environ.get("ROSETTA_DATA") == "sample":
+        return None
+    path = os.path.join(data_dir(), _source(name).folder)
+    return path if is_complete(path) else None
+
+
+def where(name):
+    """Which data a version would read now: a `Where`."""
+    path = folder(name)
+    source = _source(name)
+    return Where(source.title, "real", path) if path else Where(source.sample, "sample", None)
+
+
+def fetch(name, progress=None, address=None, checksum=None, **patience):
+    """Download and unpack the set called `name` unless it is there; return its folder. `progress(done, total)` hears of bytes.
+
+    `address` and `checksum` take the place of the publisher's; `patience` is `tries`, `stall` and `pause` of `download`. Raises DataError.
+    """
+    from dlrosetta.data.download import download, locked, unpack
+
+    source = _source(name)
+    root = data_dir()
+    if os.environ.get("ROSETTA_DATA") == "sample":
+        raise DataError("expected a data folder to fetch into, received ROSETTA_DATA=sample", "unset ROSETTA_DATA")
+    with locked(root, name):
+        path = folder(name)
+        if path:
+            return path
+        archive = os.path.join(root, os.path.basename(source.address))
+        download(address or source.address, archive, checksum or source.checksum, 2 * source.size, progress, **patience)
+        unpack(archive, root, source.folder)
+        os.unlink(archive)
+    return os.path.join(root, source.folder)
+
+
+def _source(name):
+    if name not in SOURCES:
+        raise DataError("expected a data set: %s. Received: %r" % (", ".join(sorted(SOURCES)), name))
+    return SOURCES[name]

@@ -1,0 +1,115 @@
+"""Runs one version as its author wrote it, in its framework's environment: its output, its speed, its exit status.
+
+The version shares the terminal and the process group, so that Ctrl-C and Ctrl-Z reach it as they reach any program.
+What is then still alive after a moment, and whatever it started, is ended: an interruption leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from dlrosetta import environments, frameworks, machine, matrix, paths, reading, texts
+from dlrosetta.client import worker_environment
+from dlrosetta.errors import RosettaError, UsageError
+from dlrosetta.frameworks import Framework
+
+# Beyond what a worker gets: what a program that draws on a terminal looks at.
+TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
+MARK = "ROSETTA_RUN"  # names this run in the environment of all that it starts
+GRACE = 3.0  # seconds that an interrupted version has to end by itself
+
+
+def show(text: str, name: str, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta run`: 0 if the version ended well, else 1."""
+    from dlrosetta import commands, console
+
+    known_texts, known = texts.find(paths.stone_dirs(stone)), frameworks.find(frameworks_dir)
+    if text == "all":
+        raise UsageError(f"Expected one text: {', '.join(known_texts)}. Received: 'all'.", "rosetta")
+    one = texts.select(text, known_texts)[0]
+    framework = reading.chosen([name], known)[0]
+    version = reading.path_of(one, framework, known)
+    if framework.python is None:
+        raise RosettaError(
+            f"Expected a framework that Python runs. Received: {name}, in {framework.language}.",
+            f"see {framework.homepage} for how to run {version}",
+        )
+    python = environments.ensure_all([framework])[framework.slug]
+    if isinstance(python, RosettaError):
+        raise python
+    commands.obtain(one)
+    console.err().print(f"Data: {matrix.data_name(one.data)}", style="dim", soft_wrap=True, markup=False)
+    return run(python, version, environment(framework, python))
+
+
+def environment(framework: Framework, python: Path) -> dict[str, str]:
+    """A worker's environment with all of this machine's cores, and the terminal's own variables."""
+    threads = machine.threads()
+    env = worker_environment(framework.environ(threads, python.parent.parent), threads)
+    env.update({name: os.environ[name] for name in TERMINAL if name in os.environ})
+    # As for a worker, bytecode stays inside the environment.
+    return {**env, "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode")}
+
+
+def run(python: Path, version: Path, env: dict[str, str]) -> int:
+    """Run the file to its end; return 0 or 1. Interrupted, end it and all that it started."""
+    command = [str(python), str(paths.PACKAGE / "worker" / "run.py"), str(version)]
+    mark = f"{os.getpid()}-{secrets.token_hex(8)}"
+    try:
+        process = subprocess.Popen(command, env={**env, MARK: mark})
+    except OSError as error:
+        raise RosettaError(f"{version.name} could not be run: {error}.", "rosetta env list") from error
+    try:
+        status = process.wait()
+    except BaseException:
+        _end(process, mark)
+        raise
+    if status < 0:
+        raise RosettaError(f"{version.name} was ended by {_signal(-status)}.")
+    if status:
+        raise RosettaError(f"{version.name} ended with status {status}.")
+    return 0
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _end(process: subprocess.Popen[Any], mark: str) -> None:
+    """Let it end by itself, then ask it to, then end it, and all that it started."""
+    _wait(process, GRACE)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is None:
+            process.send_signal(number)
+            _wait(process, 1.0)
+    _end_marked(mark)
+
+
+def _end_marked(mark: str) -> None:
+    """End every process that inherited the mark: children that were orphaned or left the group have no other tie."""
+    import psutil
+
+    for other in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has just ended, or is somebody else's
+            if other.environ().get(MARK) == mark:
+                other.kill()
+
+
+def _wait(process: subprocess.Popen[Any], seconds: float) -> None:
+    """Wait for the end, through further interruptions: who presses Ctrl-C twice wants it ended all the more."""
+    deadline = time.monotonic() + seconds
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            time.sleep(0.02)
+        except KeyboardInterrupt:
+            return

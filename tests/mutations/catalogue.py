@@ -1,0 +1,57 @@
+"""The catalogue of planted faults: one TOML file a framework in this folder, found by listing it.
+
+A fault is a small edit of a version that changes what it computes, trains or measures; `section` and `layer` are what the proof must name.
+A `same` is an edit that changes nothing of the kind: it must stay proven, or the prover cries wolf.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlrosetta.toml import read_toml
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Edit:
+    """`changes` are pairs (old text, new text); each old text stands exactly once in the version. A `same` has no section."""
+
+    framework: str
+    text: str
+    name: str
+    changes: tuple[tuple[str, str], ...]
+    section: str | None = None
+    layer: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.text}-{self.framework}-{self.name.replace(' ', '_')}"
+
+    def apply(self, source: str) -> str:
+        """The edited source. Raises ValueError where an old text is not there exactly once, or nothing changes."""
+        for old, new in self.changes:
+            if source.count(old) != 1 or old == new:
+                raise ValueError(
+                    f"{self}: expected to change exactly one place. Received: {source.count(old)} of {old!r}"
+                )
+            source = source.replace(old, new)
+        return source
+
+
+def load() -> list[Edit]:
+    """Every edit of every framework, framework by framework, in the order of the files."""
+    return [
+        _edit(path, table["text"], entry)
+        for path in sorted(FOLDER.glob("*.toml"))
+        for table in [read_toml(path)]
+        for entry in (*table["fault"], *table["same"])
+    ]
+
+
+def _edit(path: Path, text: str, entry: dict) -> Edit:
+    if set(entry) - {"name", "old", "new", "section", "layer"}:
+        raise ValueError(f"{path}: expected name, old, new, section, layer. Received: {sorted(entry)}")
+    old, new = ([one] if isinstance(one, str) else one for one in (entry["old"], entry["new"]))
+    changes = tuple(zip(old, new, strict=True))
+    return Edit(path.stem, text, entry["name"], changes, entry.get("section"), entry.get("layer"))

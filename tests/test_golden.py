@@ -1,0 +1,65 @@
+"""The committed golden is what the reference computes, and its summaries miss nothing."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from dlrosetta import draws, golden, paths, texts
+
+
+@pytest.fixture(scope="module", params=sorted(texts.find(paths.stone_dirs())))
+def text(request):
+    return texts.load(texts.find(paths.stone_dirs())[request.param])
+
+
+def test_the_committed_golden_is_rebuilt_from_the_reference(text):
+    stored, rebuilt = golden.load(text), golden.build(text)
+    assert set(stored.tensors) == set(rebuilt.tensors)
+    for name, expected in stored.tensors.items():
+        assert golden.distance(rebuilt.tensors[name], expected) < 1e-12, name
+        # Rounding depends on the BLAS at hand; its size does not.
+        assert 1 / 4 < rebuilt.tensors[name].rounding / expected.rounding < 4, name
+    assert rebuilt.metric == pytest.approx(stored.metric, abs=1e-12)
+    assert np.array_equal(rebuilt.labels, stored.labels)
+
+
+def test_the_golden_is_steady_and_small(text):
+    stored = golden.load(text)
+    assert max(one.rounding for one in stored.tensors.values()) < 1e-4
+    assert text.golden.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("entry", [0, 5_000, 99_999])
+def test_a_change_in_any_one_entry_shows(entry):
+    array = draws.uniform(1, "array", 100_000).reshape(100, 1000)
+    changed = array.copy()
+    changed.flat[entry] += 1e-3 * np.linalg.norm(array)
+    error = golden.distance(golden.summarise("x", changed), golden.summarise("x", array))
+    assert 5e-4 < error < 5e-3
+
+
+def test_a_permutation_shows_although_the_norm_stays():
+    array = draws.uniform(2, "array", 10_000)
+    assert golden.distance(golden.summarise("x", array[::-1]), golden.summarise("x", array)) > 0.1
+
+
+def test_not_a_number_is_infinitely_far():
+    array = np.ones(300)
+    array[7] = np.nan
+    assert golden.distance(golden.summarise("x", array), golden.summarise("x", np.ones(300))) == float("inf")
+
+
+def test_a_golden_that_is_none_is_refused(tmp_path, text):
+    folder = tmp_path / text.name
+    folder.mkdir()
+    (folder / "golden.npz").write_bytes(b"not a golden")
+    with pytest.raises(golden.RosettaError, match="expected a golden") as caught:
+        golden.load(dataclasses.replace(text, folder=folder))
+    assert caught.value.hint == f"rosetta golden {text.name}"
+
+
+def test_draws_never_change():
+    """Every golden rests on these streams: NumPy guarantees the raw output of Philox, and nothing else is used."""
+    assert draws.uniform(0, "conv1.weight", 3).tolist() == [0.32764763828295707, 0.13471884844191573, 0.9425372483042662]
+    assert draws.signs(0, "x", 8).tolist() == [-1, -1, 1, -1, -1, -1, 1, -1]
