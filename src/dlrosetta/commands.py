@@ -151,7 +151,9 @@ def env_list(as_json: bool, frameworks_dir: tuple[str, ...]) -> int:
 
     from dlrosetta import environments, matrix
 
-    known, made = frameworks.find(frameworks_dir), environments.list_all()
+    known = frameworks.find(frameworks_dir)
+    with console.err().status("measuring"):
+        made = environments.list_all()
     wanted = {slug: environments.folder(one) for slug, one in known.items() if one.python and one.lock.is_file()}
     measured = {one.path: one.size_mb for one in made}
     sizes = {slug: measured.get(wanted[slug], one.size_mb) if slug in wanted else 0.0 for slug, one in known.items()}

@@ -86,13 +86,13 @@ def _signal(number: int) -> str:
 
 
 def _end(process: subprocess.Popen[Any], mark: str) -> None:
-    """Let it end by itself, then ask it to, then end it, and all that it started."""
+    """Let it end by itself, then ask it to, then end it and all that it started."""
     _wait(process, GRACE)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if process.poll() is None:
-            process.send_signal(number)
-            _wait(process, 1.0)
+    if process.poll() is None:
+        process.terminate()
+        _wait(process, 1.0)
     _end_marked(mark)
+    process.wait()
 
 
 def _end_marked(mark: str) -> None:

@@ -1,7 +1,8 @@
 """The catalogue of planted faults: one TOML file a framework in this folder, found by listing it.
 
-A fault is a small edit of a version that changes what it computes, trains or measures; `section` and `layer` are what the proof must name.
-A `same` is an edit that changes nothing of the kind: it must stay proven, or the prover cries wolf.
+A fault is a small edit of a version that changes what it computes, trains or measures; `section` and `layer` are what
+the proof must name. Where the framework itself stops at the fault, `verdict` is "failed". A `same` is an edit that
+changes nothing of the kind: it must stay proven, or the prover cries wolf.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from pathlib import Path
 from dlrosetta.toml import read_toml
 
 FOLDER = Path(__file__).parent
+KEYS = {"name", "old", "new", "section", "layer", "verdict"}
 
 
 @dataclass(frozen=True)
 class Edit:
-    """`changes` are pairs (old text, new text); each old text stands exactly once in the version. A `same` has no section."""
+    """`changes` are pairs (old, new); each old text stands exactly once in the version. A `same` has no section."""
 
     framework: str
     text: str
@@ -24,6 +26,7 @@ class Edit:
     changes: tuple[tuple[str, str], ...]
     section: str | None = None
     layer: str | None = None
+    verdict: str = "differs"
 
     def __str__(self) -> str:
         return f"{self.text}-{self.framework}-{self.name.replace(' ', '_')}"
@@ -50,8 +53,9 @@ def load() -> list[Edit]:
 
 
 def _edit(path: Path, text: str, entry: dict) -> Edit:
-    if set(entry) - {"name", "old", "new", "section", "layer"}:
-        raise ValueError(f"{path}: expected name, old, new, section, layer. Received: {sorted(entry)}")
+    if set(entry) - KEYS:
+        raise ValueError(f"{path}: expected {', '.join(sorted(KEYS))}. Received: {', '.join(sorted(entry))}")
     old, new = ([one] if isinstance(one, str) else one for one in (entry["old"], entry["new"]))
     changes = tuple(zip(old, new, strict=True))
-    return Edit(path.stem, text, entry["name"], changes, entry.get("section"), entry.get("layer"))
+    found = {key: entry[key] for key in ("section", "layer", "verdict") if key in entry}
+    return Edit(path.stem, text, entry["name"], changes, **found)

@@ -1,7 +1,8 @@
 """One comparison: an error, the bound that it must keep, and where in the version to look if it does not.
 
-Errors of tensors are relative (golden.distance). Errors of statistical tests are −log10 of the p-value, the number of decimal digits
-of surprise: a right version exceeds the bound of 6 in one of a million tests. Errors of exact checks count what is wrong.
+Errors of tensors are relative (golden.distance). Errors of statistical tests are −log10 of the p-value, the number of
+decimal digits of surprise: a right version exceeds the bound of 6 in one of a million tests. Errors of exact checks
+count what is wrong.
 """
 
 from __future__ import annotations
@@ -94,13 +95,26 @@ class Judge:
         return checks + gradients
 
     def group(self, prefix: str, arrays: dict[str, np.ndarray], section: str) -> list[Check]:
-        """Every parameter under `prefix/`, and every optimizer slot that the cell could read."""
+        """Every parameter under `prefix/`, and every optimizer slot that the cell could read.
+
+        Where the parameters of one layer alone are wrong it is named; where several are, what they share is to blame.
+        """
         known = [name for name in self.golden.tensors if name.startswith(prefix + "/")]
         slots = {name.split("/", 1)[0] for name in arrays if "/" in name}
         wanted = [name for name in known if name.count("/") == 1 or name.split("/")[1] in slots]
         order = {name: place for place, name in enumerate(self.text.shapes)}
         wanted.sort(key=lambda name: (name.count("/"), order.get(name.rsplit("/", 1)[1], 0)))
-        return [self.tensor(name, arrays.get(name.split("/", 1)[1]), section) for name in wanted]
+        checks = [self.tensor(name, arrays.get(name.split("/", 1)[1]), section) for name in wanted]
+        wrong = {_layer_of(check.name) for check in checks if check.verdict == "differs"}
+        if len(wrong) == 1 < len(self.text.layers):
+            for check in checks:
+                check.layer = _layer_of(check.name)
+        return checks
+
+
+def _layer_of(name: str) -> str:
+    """The layer of a check of a parameter: `step 1/velocity/fc1.bias` is of fc1."""
+    return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
 def configuration(text: Text, received: dict[str, Any]) -> list[Check]:

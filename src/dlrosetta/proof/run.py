@@ -1,6 +1,7 @@
-"""Proves many cells at once, and remembers: a proof holds for exactly one version, adapter, lock, text, golden and prover.
+"""Proves many cells at once, and remembers.
 
-Workers run side by side, one a core and one thread each, so that a proof of every framework takes as long as the slowest.
+A proof holds for exactly one version, adapter, lock, text, golden and prover. Workers run side by side, one a core and
+one thread each, so that a proof of every framework takes as long as the slowest.
 """
 
 from __future__ import annotations
@@ -14,13 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dlrosetta import client, environments, golden
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.paths import PACKAGE, cache_dir
-from dlrosetta.proof.cell import Cell, Given, examine, failure
+from dlrosetta.proof.cell import Cell, Given, Sets, examine, failure
 from dlrosetta.texts import Text
 
 DTYPES = ("float32", "float64")
@@ -95,15 +94,14 @@ def version_of(text: Text, framework: Framework) -> Path:
     return text.folder / framework.version_file(text.name)
 
 
-def sample(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Training images and labels of the packaged sample of a data set, as `dlrosetta.data` reads it."""
+def sample(name: str) -> Sets:
+    """The packaged sample of a data set: images and labels for training, then for testing."""
     from dlrosetta import data
 
-    (images, labels), _ = data.SAMPLES[name]()
-    return images, labels
+    return data.SAMPLES[name]()
 
 
-# -- what was proven before ----------------------------------------------------------------------------------------------
+# -- what was proven before --------------------------------------------------------------------------------------------
 
 
 @cache
@@ -130,7 +128,7 @@ def version_hash(text: Text, framework: Framework) -> str:
 
 
 def _remember(text: Text, framework: Framework, cell: Cell) -> Cell:
-    """Keep a verdict that came from the version, written beside and renamed. A failure may be the machine's: it is kept for show only."""
+    """Keep a verdict, written beside and renamed. A failure may be the machine's: it is kept for show only."""
     path = _remembered(text, framework, cell.dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")

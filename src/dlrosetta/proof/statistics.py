@@ -1,7 +1,7 @@
 """Statistical tests of what is random by design: dropout, initialisation, shuffling.
 
-Each reports −log10 p, and fails at one in a million, so that a proof of a few hundred tests raises a false alarm less than once in a
-thousand runs; the effects it is for (another rate, another distribution) give hundreds of digits.
+Each reports −log10 p, and fails at one in a million, so that a proof of a few hundred tests raises a false alarm less
+than once in a thousand runs; the effects it is for (another rate, another distribution) give hundreds of digits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def surprise(p: float) -> float:
 
 
 def dropout(name: str, rate: float, base: np.ndarray | None, dropped: np.ndarray | None, word: str) -> list[Check]:
-    """A dropout layer in training: how much is zeroed, how the rest is scaled, and that each element is drawn on its own.
+    """A dropout layer in training: how much is zeroed, how the rest is scaled, and that each element has its own draw.
 
     `base` and `dropped` (N, C, …) are the same activations without and with this layer's dropout.
     """
@@ -45,7 +45,7 @@ def dropout(name: str, rate: float, base: np.ndarray | None, dropped: np.ndarray
 
 
 def _dispersion(zeroed: np.ndarray, alive: np.ndarray, rate: float, axes: tuple[int, ...]) -> float:
-    """Do counts of zeros along `axes` scatter as independent draws do? (A whole channel at once, or one mask for all, scatters more.)"""
+    """Do counts of zeros along `axes` scatter as independent draws do? Whole channels, or one mask for all, do more."""
     from scipy import stats
 
     n, k = alive.sum(axis=axes).ravel().astype(float), zeroed.sum(axis=axes).ravel().astype(float)
@@ -93,7 +93,7 @@ def plain_batches(images: np.ndarray, labels: np.ndarray, size: int, received: d
 
 
 def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
-    """Shuffled, each epoch is a permutation of the data, image with its label, and no two epochs have the same order."""
+    """Shuffled, each epoch is a permutation of the data, image with its label, well mixed, and another each time."""
     known: dict[bytes, list[int]] = {}
     for number, image in enumerate(images):
         known.setdefault(image.tobytes() + int(labels[number]).to_bytes(8, "little", signed=True), []).append(number)
@@ -110,9 +110,19 @@ def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str,
                 counts[key] += 1
         missing += sum(abs(counts[key] - len(places)) for key, places in known.items()) + order.count(-1)
         orders.append(order)
-    fixed = np.mean([place == number for order in orders for number, place in enumerate(order)])
-    repeated = float(orders[0] == orders[1])
+    unmixed = sum(_unmixed(order) for order in orders) + float(orders[0] == orders[1])
     return [
         Check("shuffled epochs are permutations", float(missing), 0.0, "Data"),
-        Check("shuffled epochs are shuffled", float(fixed > 0.05) + repeated, 0.0, "Data"),
+        Check("shuffled epochs are shuffled", unmixed, 0.0, "Data"),
     ]
+
+
+def _unmixed(order: list[int]) -> float:
+    """1 where an order keeps too much of the data's own.
+
+    That is, examples near their places (as a small shuffle buffer leaves them), or neighbours together (whole batches).
+    """
+    places = np.array(order)
+    correlation = float(np.corrcoef(places, np.arange(len(places)))[0, 1]) * math.sqrt(len(places) - 1)
+    neighbours = float(np.mean(np.abs(np.diff(places)) == 1))
+    return float(not abs(correlation) < 5 or neighbours > 0.05)  # 5 deviations: one in two million; NaN is not <

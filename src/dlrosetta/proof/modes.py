@@ -1,0 +1,116 @@
+"""Training mode and evaluation mode: dropout, and in which mode the version's own steps and its evaluation run.
+
+Two sets of parameters separate what hides together. With `flat` ones (kernels zero, vectors not) nothing that happens
+before a layer gets past it, so a dropout layer shows at the one place where it acts, wherever that is. (A text with
+residual connections will need another way.) With the text's own ones, and a learning rate of zero, train steps repeat
+one forward pass: their losses tell whether dropout acts in them, and draws anew each time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dlrosetta.proof import statistics
+from dlrosetta.proof.checks import Check
+from dlrosetta.texts import Text
+
+if TYPE_CHECKING:
+    from dlrosetta.proof.cell import Asker
+
+SAME_LOSS = 1e-6  # two losses no further apart than this, relatively, come from one forward pass
+RATE = "LEARNING_RATE"
+
+
+def flat(parameters: dict[str, np.ndarray], text: Text) -> dict[str, np.ndarray]:
+    """Kernels zero, vectors positive: every layer puts out its bias alone, every ReLU is open."""
+    return {
+        name: np.abs(array) + 0.1 if text.parameters[name]["role"] == "vector" else np.zeros_like(array)
+        for name, array in parameters.items()
+    }
+
+
+def dropout(ask: Asker, text: Text, small: dict[str, Any]) -> Iterator[list[Check]]:
+    """Each dropout layer with the others off: rate, scale, independence, and that it acts there and then only."""
+    if not text.dropout:
+        return
+    feeds = [one["feeds"] for one in text.dropout]
+
+    def look(constants: dict[str, Any]) -> tuple[dict[bool, dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        ask.create({**small, **constants}, "flat")
+        seen = {
+            training: ask.arrays("activations", batch="evaluation", layers=feeds, training=training)
+            for training in (True, False)
+        }
+        return seen, ask.arrays("trace", batch="batch")
+
+    base, calm = look(_only(text, None))
+    for one in text.dropout:
+        name, key = one["name"], f"input/{one['feeds']}"
+        seen, trace = look(_only(text, one["constant"]))
+        again = ask.arrays("activations", batch="evaluation", layers=feeds, training=True)
+        rate = float(text.hyperparameters[one["constant"]])
+        found = statistics.dropout(name, rate, base[True].get(key), seen[True].get(key), name)
+        error = math.inf
+        if key in seen[False] and key in base[False]:
+            error = float(np.linalg.norm(seen[False][key] - base[False][key]) / np.linalg.norm(base[False][key]))
+        found.append(Check(f"{name} absent in evaluation", error, 1e-5, "Model", name))
+        repeated = key in again and np.array_equal(again[key], seen[True].get(key, ()))
+        found.append(Check(f"{name} draws anew", float(repeated), 0.0, "Model", name))
+        yield [*found, _elsewhere(name, text, {**calm, key: trace.get(key)}, trace)]
+
+
+def _only(text: Text, constant: str | None) -> dict[str, float]:
+    """Constants that switch every dropout off but the one of that constant."""
+    return {one["constant"]: 0.0 for one in text.dropout if one["constant"] != constant}
+
+
+def _elsewhere(name: str, text: Text, expected: dict[str, Any], received: dict[str, Any]) -> Check:
+    """Whether anything else in the forward pass has changed; blames the first layer at which it has."""
+    order = [f"{end}/{layer['name']}" for layer in text.layers for end in ("input", "output")] + ["logits", "loss"]
+    changed = [key for key in order if not np.array_equal(expected.get(key, ()), received.get(key, ()))]
+    layer = changed[0].split("/")[-1] if changed else None
+    last = text.layers[-1]["name"]
+    layer = last if layer in ("logits", "loss") else layer
+    return Check(f"{name} acts nowhere else", float(len(changed)), 0.0, "Model", layer, use=True)
+
+
+def steps(ask: Asker, text: Text, small: dict[str, Any], given: dict[str, np.ndarray], calm: float) -> list[Check]:
+    """In the version's own train steps, after its own evaluation, dropout acts, anew each time.
+
+    They are taken with a learning rate of zero, at which nothing may move. `calm` is the loss without dropout.
+    """
+    if RATE not in text.hyperparameters:
+        return []
+    ask.create({**small, RATE: 0.0})
+    ask.plain("evaluate", batch=ask.file("batch"))  # must not leave its mode behind
+    losses = ask.arrays("train", batches="same")["losses"]
+    after = ask.arrays("parameters")
+    moved = sum(not np.array_equal(array, after[name]) for name, array in given.items())
+    found = [Check(f"{RATE} is used", float(moved), 0.0, "Optimizer", word=RATE)]
+    if text.dropout:
+        idle = sum(_same(loss, calm) for loss in losses)
+        again = sum(_same(losses[i], losses[j]) for i in range(len(losses)) for j in range(i))
+        found.append(Check("dropout acts in train steps", float(idle), 0.0, "Train step"))
+        found.append(Check("dropout draws anew in every train step", float(again), 0.0, "Train step"))
+    return found
+
+
+def _same(one: float, other: float) -> bool:
+    return abs(one - other) <= SAME_LOSS * abs(other)
+
+
+def evaluation(ask: Asker, metric: float) -> list[Check]:
+    """The version's own `evaluate`, called in the midst of training: the text's metric, and nothing changed."""
+    ask.arrays("activations", batch="batch", layers=[], training=True)
+    before = ask.arrays("parameters")
+    received = ask.plain("evaluate", batch=ask.file("evaluation"))["metric"]
+    after = ask.arrays("parameters")
+    wrong = sum(not np.array_equal(array, after[name]) for name, array in before.items())
+    return [
+        Check("evaluate", abs(received - metric), 1e-6, "Evaluation"),
+        Check("evaluate leaves parameters alone", float(wrong), 0.0, "Evaluation"),
+    ]
