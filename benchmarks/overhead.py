@@ -2,8 +2,9 @@
 
     uv run python benchmarks/overhead.py [FRAMEWORK ...]
 
-In one worker process, on the same model and batches, rounds of `Session.steps` (what `rosetta compare` times) alternate with rounds of the
-loop that the version's `main` writes. Prints the median of the paired ratios with its bootstrap 95 % interval. The bar is 1 %.
+In one worker process, on the same model and batches, rounds of `Session.steps` (what `rosetta compare` times) alternate
+with rounds of the loop that the version's `main` writes. Prints the median of the paired ratios with its bootstrap 95 %
+interval. The bar is 1 %.
 """
 
 import json
@@ -37,7 +38,8 @@ def main() -> None:
         done = subprocess.run([python, script, json.dumps(job)], env=env, capture_output=True, text=True, check=True)
         harness, own = json.loads(done.stdout.splitlines()[-1])
         found = intervals.ratio(harness, own)
-        print(f"{framework.slug:18} harness / own loop {found.median:.4f}  [{found.low:.4f}, {found.high:.4f}]  {STEPS} steps a round")
+        interval = f"{found.median:.4f}  [{found.low:.4f}, {found.high:.4f}]"
+        print(f"{framework.slug:18} harness / own loop {interval}  {STEPS} steps a round")
 
 
 if __name__ == "__main__":

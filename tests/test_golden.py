@@ -61,5 +61,9 @@ def test_a_golden_that_is_none_is_refused(tmp_path, text):
 
 def test_draws_never_change():
     """Every golden rests on these streams: NumPy guarantees the raw output of Philox, and nothing else is used."""
-    assert draws.uniform(0, "conv1.weight", 3).tolist() == [0.32764763828295707, 0.13471884844191573, 0.9425372483042662]
+    assert draws.uniform(0, "conv1.weight", 3).tolist() == [
+        0.32764763828295707,
+        0.13471884844191573,
+        0.9425372483042662,
+    ]
     assert draws.signs(0, "x", 8).tolist() == [-1, -1, 1, -1, -1, -1, 1, -1]

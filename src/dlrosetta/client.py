@@ -1,8 +1,9 @@
 """The program's end of a worker: start it, ask it, and end it whatever it does.
 
-A worker is somebody else's framework running somebody's code. It may crash, hang, print, fork or eat the memory; each of these costs
-its own cell and becomes one sentence (`WorkerFailed`). It gets an allow-listed environment, a private pipe, its own process group and
-a scratch folder, and all of them are gone when `Worker.close` returns. See docs/protocol.md.
+A worker is somebody else's framework running somebody's code. It may crash, hang, print, fork or eat the memory; each
+of these costs its own cell and becomes one sentence (`WorkerFailed`). It gets an allow-listed environment, a private
+pipe, its own process group and a scratch folder, and all of them are gone when `Worker.close` returns. See
+docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any
 from dlrosetta.paths import PACKAGE, cache_dir
 
 ALLOWED = {
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES",
-    "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ROSETTA_DATA", "XDG_DATA_HOME",
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+    "ROCR_VISIBLE_DEVICES", "ROSETTA_DATA", "XDG_DATA_HOME",
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "SSL_CERT_FILE",
 }  # fmt: skip
 PATIENCE = 120.0  # seconds that one request may take before the worker counts as hung
@@ -34,7 +36,9 @@ CHILDREN_EVERY = 2.0  # seconds between looks at the worker's children, which co
 
 
 class WorkerFailed(Exception):
-    """The worker's own error, in one line. `line` is the line of the version that was running, `detail` the whole story."""
+    """The worker's own error, in one line. `line` is the line of the version that was running, `detail` the whole
+    story.
+    """
 
     def __init__(self, message: str, line: int | None = None, detail: str = ""):
         super().__init__(message)
@@ -128,7 +132,8 @@ class Worker:
             answer = self._receive(op, deadline)
             if answer.get("id") != self._number:
                 raise WorkerFailed(
-                    f"expected an answer to request {self._number} on the private pipe, received one to {answer.get('id')!r}"
+                    f"expected an answer to request {self._number} on the private pipe, "
+                    f"received one to {answer.get('id')!r}"
                 )
             if "event" in answer:
                 if on_event:
@@ -137,9 +142,9 @@ class Worker:
                 continue
             if answer.get("ok"):
                 return answer.get("result") or {}
-            error = answer.get("error") or {}
-            first = str(error.get("message", "no message")).strip().splitlines()[0]
-            raise WorkerFailed(f"{error.get('type', 'Error')}: {first}", error.get("line"), error.get("traceback", ""))
+            told = answer.get("error") or {}
+            first = (str(told.get("message") or "").strip() or "no message").splitlines()[0]
+            raise WorkerFailed(f"{told.get('type', 'Error')}: {first}", told.get("line"), told.get("traceback", ""))
 
     def alive(self) -> bool:
         """Whether the process still runs."""
@@ -167,7 +172,7 @@ class Worker:
         self.end()
         self._folder.cleanup()
 
-    # -- inside ----------------------------------------------------------------------------------------------------------
+    # -- inside --------------------------------------------------------------------------------------------------------
 
     def _receive(self, op: str, deadline: float) -> dict[str, Any]:
         while b"\n" not in self._buffer:
@@ -199,7 +204,8 @@ class Worker:
         if held > self.memory:
             self.end()
             raise WorkerFailed(
-                f"held {held / 2**30:.1f} GB of memory, more than {self.memory / 2**30:.1f} GB (ROSETTA_MEMORY_GB sets the limit)"
+                f"held {held / 2**30:.1f} GB of memory, more than {self.memory / 2**30:.1f} GB "
+                "(ROSETTA_MEMORY_GB sets the limit)"
             )
         if (self.scratch / "output.txt").stat().st_size > MOST_OUTPUT:
             self.end()
@@ -249,7 +255,8 @@ class Worker:
 def start_python(python: Path, adapter: Path, env: dict[str, str], **limits: Any) -> Worker:
     """Start a Python worker: the interpreter of a framework's environment and the framework's adapter.
 
-    Bytecode is kept inside the environment: a second import is several times faster, and nothing is written beside the versions.
+    Bytecode is kept inside the environment: a second import is several times faster, and nothing is written beside the
+    versions.
     """
     env = {**env, "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode")}
     return Worker([str(python), str(PACKAGE / "worker" / "__main__.py"), str(adapter)], env, **limits)

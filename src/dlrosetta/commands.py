@@ -86,7 +86,9 @@ def compare(
 
 
 def obtain(text: texts.Text) -> None:
-    """Download the text's data set where it is neither here nor declined; where that fails, say so and let the sample stand in."""
+    """Download the text's data set where it is neither here nor declined; where that fails, say so and let the sample
+    stand in.
+    """
     import os
 
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -139,8 +141,9 @@ def golden(text: str, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -
         )
         if worst[1].rounding > STEADY:
             console.err().print(
-                f"Not steady: on the way a ReLU or a pooling window lies within rounding of a tie, which tips its gradient over. "
-                f"Expected rounding errors below {STEADY:.0e}. Next: try another proof.seed in {one.folder / 'text.toml'}"
+                "Not steady: on the way a ReLU or a pooling window lies within rounding of a tie, which tips its "
+                f"gradient over. Expected rounding errors below {STEADY:.0e}. "
+                f"Next: try another proof.seed in {one.folder / 'text.toml'}"
             )
     return 0
 

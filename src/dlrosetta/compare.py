@@ -1,8 +1,9 @@
 """How fast is each cell, measured side by side?
 
-Only cells whose proof holds are timed. Workers stay alive and take turns in shuffled order, one active at a time, so that whatever the
-machine does meets all of them alike; each round is a stretch of the version's own train steps between two fences. Import, first call
-(compilation), second call and steady state are four separate figures. Raw samples are kept.
+Only cells whose proof holds are timed. Workers stay alive and take turns in shuffled order, one active at a time, so
+that whatever the machine does meets all of them alike; each round is a stretch of the version's own train steps between
+two fences. Import, first call (compilation), second call and steady state are four separate figures. Raw samples are
+kept.
 """
 
 from __future__ import annotations
@@ -132,7 +133,9 @@ def compare(
     patience: float = 120.0,
     say: Say = lambda line: None,
 ) -> Comparison:
-    """Prove, then time, every given cell. `budget` is seconds of rounds for all cells together; `say` hears what is going on."""
+    """Prove, then time, every given cell. `budget` is seconds of rounds for all cells together; `say` hears what is
+    going on.
+    """
     wanted = list(frameworks)
     cells = [_proven(text, framework, patience, say) for framework in wanted]
     ready = [cell for cell in cells if cell.verdict in HOLDING]
@@ -175,7 +178,7 @@ def save(document: dict[str, Any]) -> Path:
     return path
 
 
-# -- one cell ------------------------------------------------------------------------------------------------------------
+# -- one cell ----------------------------------------------------------------------------------------------------------
 
 
 def _proven(text: Text, framework: Framework, patience: float, say: Say) -> Timed:

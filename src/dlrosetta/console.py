@@ -1,4 +1,6 @@
-"""What a person sees: tables on stdout, progress and errors on stderr, and nothing but the document where JSON was asked for."""
+"""What a person sees: tables on stdout, progress and errors on stderr, and nothing but the document where JSON was
+asked for.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,7 @@ def checks_table(cell: Cell) -> Table:
 
 
 def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
-    """The table of a comparison, what differs and what does not, on which data and machine, and where the result lies."""
+    """The table of a comparison, what does not differ, on which data and machine, and where the result lies."""
     screen = out()
     machine, unit = document["machine"], document["unit"]
     screen.print(comparison_table(f"{text.title}: how fast?", document))
@@ -122,9 +124,8 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
                 .append(f": {cell['reason']}", style="")
             )
     for pair in same:
-        screen.print(
-            f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {pair['low']:.2f} to {pair['high']:.2f})"
-        )
+        interval = f"{pair['low']:.2f} to {pair['high']:.2f}"
+        screen.print(f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {interval})")
     screen.print(
         f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
         style="dim",
@@ -137,7 +138,9 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
 
 
 def comparison_table(title: str, document: dict[str, Any]) -> Table:
-    """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest, first call, import, peak memory."""
+    """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest, first call, import, peak
+    memory.
+    """
     cells = document["cells"]
     full = document["profile"] == "full"
     fastest = max((cell["items_per_second"]["median"] for cell in cells if cell["items_per_second"]), default=0.0)

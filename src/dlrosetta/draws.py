@@ -1,7 +1,7 @@
 """Everything random that all cells share: initial parameters and the fixed batches of the proof.
 
-Drawn from NumPy's Philox bit generator by its raw output alone, which NumPy guarantees never to change, unlike the streams of its
-distributions. Written once by the program; workers only read.
+Drawn from NumPy's Philox bit generator by its raw output alone, which NumPy guarantees never to change, unlike the
+streams of its distributions. Written once by the program; workers only read.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ def signs(seed: int, name: str, count: int) -> np.ndarray:
 
 
 def glorot_bound(shape: tuple[int, ...]) -> float:
-    """Half width of Glorot's uniform distribution (Glorot and Bengio 2010, eq. 16) for a canonical kernel (out, in, *window)."""
+    """Half width of Glorot's uniform distribution (Glorot and Bengio 2010, eq. 16) for a canonical kernel (out, in,
+    *window).
+    """
     window = math.prod(shape[2:])
     return math.sqrt(6.0 / ((shape[0] + shape[1]) * window))
 
 
 def initial_parameters(text: Text) -> dict[str, np.ndarray]:
-    """Parameters that every cell starts from: float64 values that float32 holds exactly, so that no precision is favoured.
+    """Parameters that every cell starts from: float64 values that float32 holds exactly, so that no precision is
+    favoured.
 
-    Vectors are drawn too, although the text starts them at zero: a bias that is left out or put in the wrong place must show.
+    Vectors are drawn too, although the text starts them at zero: a bias that is left out or put in the wrong place must
+    show.
     """
     seed, parameters = text.proof["seed"], {}
     for name, spec in text.parameters.items():
@@ -67,8 +71,9 @@ def batch(text: Text, name: str, count: int) -> dict[str, np.ndarray]:
 def _patches(images: np.ndarray, side: int, places: np.ndarray) -> np.ndarray:
     """Black out all of each image (N, C, H, W) but one square, at a place of its own.
 
-    Where the image is constant, so are the activations: far fewer ReLUs and pooling windows are left that rounding could tip the
-    other way, and a tip is no small error but a finite jump in a gradient. Border, bias and position still show.
+    Where the image is constant, so are the activations: far fewer ReLUs and pooling windows are left that rounding
+    could tip the other way, and a tip is no small error but a finite jump in a gradient. Border, bias and position
+    still show.
     """
     out = np.zeros_like(images)
     for number, (down, right) in enumerate(places):

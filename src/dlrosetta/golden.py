@@ -1,8 +1,10 @@
-"""What the reference computes, small enough to commit: of every tensor its norm, 256 entries and its product with random signs.
+"""What the reference computes, small enough to commit: of every tensor its norm, 256 entries and its product with
+random signs.
 
-Samples show where a tensor departs; products with fixed random vectors of ±1 see every entry, so no change goes unseen (the
-expected square of such a product of a difference is the difference's squared norm). Beside them stands the rounding error that
-the reference itself makes in float32, by the same measure: it is what a cell is allowed, three times over.
+Samples show where a tensor departs; products with fixed random vectors of ±1 see every entry, so no change goes unseen
+(the expected square of such a product of a difference is the difference's squared norm). Beside them stands the
+rounding error that the reference itself makes in float32, by the same measure: it is what a cell is allowed, three
+times over.
 """
 
 from __future__ import annotations
@@ -26,7 +28,9 @@ UNIT = 2.0**-23  # a rounding error below one unit in the last place of float32 
 
 @dataclass(frozen=True)
 class Tensor:
-    """Of one tensor: shape, Euclidean norm, samples at `positions(name, size)`, products with `PROJECTIONS` sign vectors."""
+    """Of one tensor: shape, Euclidean norm, samples at `positions(name, size)`, products with `PROJECTIONS` sign
+    vectors.
+    """
 
     shape: tuple[int, ...]
     norm: float

@@ -1,7 +1,7 @@
 """Where things live: the stone and the frameworks (read), the cache, data and results (written).
 
-Nothing is written outside the folders that this module names. A source checkout reads its own `stone/` and `frameworks/`;
-an installed wheel carries copies inside the package.
+Nothing is written outside the folders that this module names. A source checkout reads its own `stone/` and
+`frameworks/`; an installed wheel carries copies inside the package.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Runs a text's reference.py: everything that a proof compares, as full arrays, in float64 or float32.
 
-Keys are those of the checks: `input/conv1`, `output/conv1`, `logits`, `loss`, `gradient/conv1.weight`, `optimizer/conv1.weight`,
-`step 1/…`, `step 20/…`, `velocity/…`, `losses`, `evaluation logits`, `trained logits`, `metric`.
+Keys are those of the checks: `input/conv1`, `output/conv1`, `logits`, `loss`, `gradient/conv1.weight`,
+`optimizer/conv1.weight`, `step 1/…`, `step 20/…`, `velocity/…`, `losses`, `evaluation logits`, `trained logits`,
+`metric`.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ Arrays = dict[str, np.ndarray]
 
 
 def load(text: Text) -> ModuleType:
-    """Import the text's reference.py. It is the author's own code: only `rosetta golden` runs it, proofs read golden.npz."""
+    """Import the text's reference.py. It is the author's own code: only `rosetta golden` runs it, proofs read
+    golden.npz.
+    """
     spec = importlib.util.spec_from_file_location(f"rosetta_reference_{text.name}", text.reference)
     if spec is None or spec.loader is None or not text.reference.is_file():
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
@@ -52,7 +55,7 @@ def evaluation_batch(text: Text, labels: np.ndarray | None = None) -> Arrays:
 
 
 def evaluation_labels(text: Text) -> np.ndarray:
-    """Labels that half of the examples get right, so that every way to lose or disturb an example changes the metric."""
+    """Labels that half of the examples get right, so that any example lost or disturbed changes the metric."""
     batch = evaluation_batch(text)
     predicted = np.argmax(load(text).forward(draws.initial_parameters(text), batch["images"]), axis=1)
     return np.where(np.arange(len(predicted)) % 2 == 0, predicted, batch["labels"])
@@ -61,8 +64,9 @@ def evaluation_labels(text: Text) -> np.ndarray:
 def run(text: Text, labels: np.ndarray, dtype: Any = np.float64, wobble: int | None = None, scale: float = 1) -> Arrays:
     """Every array of the proof, computed in `dtype`.
 
-    With `wobble`, initial parameters and images are moved by `scale` half units in the last place of float32, up or down at random
-    (the number is the seed): what the results then do is rounding error, as a differently ordered sum would make it.
+    With `wobble`, initial parameters and images are moved by `scale` half units in the last place of float32, up or
+    down at random (the number is the seed): what the results then do is rounding error, as a differently ordered sum
+    would make it.
     """
     module = load(text)
 

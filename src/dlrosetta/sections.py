@@ -1,7 +1,7 @@
 """The sections of a version, in any language, and the line to blame for a layer, a constant or a section.
 
-A section opens with a comment that begins with `%%`: `# %% Model`, `// %% Model`. Lines are found by name within the section, not
-by parsing: versions are written in many languages, and layer names are the same in all of them.
+A section opens with a comment that begins with `%%`: `# %% Model`, `// %% Model`. Lines are found by name within the
+section, not by parsing: versions are written in many languages, and layer names are the same in all of them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ NAMES = ("Imports", "Configuration", "Data", "Model", "Loss", "Optimizer", "Trai
 _MARK = re.compile(r"^\s*(?:#|//|--|%|;)\s*%%\s*(.+?)\s*$")
 # The function whose line stands for its section.
 _FUNCTIONS = {
-    "Data": "batches", "Model": "build_model", "Loss": "loss_fn", "Optimizer": "make_optimizer", "Train step": "train_step",
-    "Evaluation": "evaluate", "Run": "main",
+    "Data": "batches", "Model": "build_model", "Loss": "loss_fn", "Optimizer": "make_optimizer",
+    "Train step": "train_step", "Evaluation": "evaluate", "Run": "main",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class Section:
 
 
 def split(source: str) -> list[Section]:
-    """Cut a version's source into its sections; what stands before the first mark is called "" (the file's docstring)."""
+    """Cut a version's source into its sections; what stands before the first mark (a docstring) is called ""."""
     cut: list[tuple[str, int, list[str]]] = [("", 1, [])]
     for number, line in enumerate(source.splitlines(), 1):
         mark = _MARK.match(line)
@@ -52,9 +52,11 @@ def section_of(path: Path, line: int | None) -> str:
 
 
 def locate(path: Path, section: str, word: str | None = None, use: bool = False) -> int:
-    """Line of `word` in a section: where it is first named, or with `use` where it is last named (a layer is called after it is made).
+    """Line of `word` in a section: where it is first named, or with `use` where it is last named (a layer is called
+    after it is made).
 
-    Falls back to the section's function and then to its first line, so that there is always a line to look at; 0 if the section is missing.
+    Falls back to the section's function and then to its first line, so that there is always a line to look at; 0 if the
+    section is missing.
     """
     for part in split(path.read_text(encoding="utf-8", errors="replace")):
         if part.name != section:

@@ -1,4 +1,6 @@
-"""A text: a folder with text.toml, reference.py, golden.npz and its versions. Found by listing folders, checked when read."""
+"""A text: a folder with text.toml, reference.py, golden.npz and its versions. Found by listing folders, checked when
+read.
+"""
 
 from __future__ import annotations
 

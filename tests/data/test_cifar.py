@@ -36,7 +36,18 @@ def test_the_sample_is_the_digits(monkeypatch):
     assert labels[:10].tolist() == list(range(10))
     assert np.array_equal(images[:, 0], images[:, 2])
     assert np.array_equal(images[:, :, ::4, ::4].repeat(4, 2).repeat(4, 3), images)
-    assert np.bincount(np.concatenate([labels, test_labels])).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+    assert np.bincount(np.concatenate([labels, test_labels])).tolist() == [
+        178,
+        182,
+        177,
+        183,
+        181,
+        182,
+        181,
+        179,
+        174,
+        180,
+    ]
     (last, _), _ = data.cifar10(channels_last=True)
     assert np.array_equal(last, images.transpose(0, 2, 3, 1)) and last.flags["C_CONTIGUOUS"]
     assert data.where("cifar10").kind == "sample"
@@ -47,7 +58,7 @@ def test_a_damaged_copy_is_an_error(monkeypatch, tmp_path):
     folder.mkdir()
     (folder / "data_batch_1.bin").write_bytes(b"x" * 100)
     monkeypatch.setenv("ROSETTA_DATA", str(tmp_path))
-    with pytest.raises(data.DataError, match="data_batch_1.bin: expected 30730000 bytes. Received: 100") as caught:
+    with pytest.raises(data.DataError, match=r"data_batch_1\.bin: expected 30730000 bytes\. Received: 100") as caught:
         data.cifar10()
     assert str(folder) in caught.value.hint
 
@@ -59,14 +70,17 @@ def test_an_unknown_set_is_named():
 
 def test_nothing_but_the_standard_library_and_numpy_is_imported():
     script = (
-        "import sys; before = set(sys.modules); import numpy; numpys = set(sys.modules); import dlrosetta.data, dlrosetta.data.download;"
+        "import sys; before = set(sys.modules); import numpy; numpys = set(sys.modules);"
+        "import dlrosetta.data, dlrosetta.data.download;"
         "print(*{name.split('.')[0] for name in set(sys.modules) - numpys})"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert set(done.stdout.split()) - set(sys.stdlib_module_names) == {"dlrosetta"}
 
 
-@pytest.mark.parametrize("path", sorted([*PACKAGE.glob("*.py"), *(PACKAGE.parent / "worker").glob("*.py")]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted([*PACKAGE.glob("*.py"), *(PACKAGE.parent / "worker").glob("*.py")]), ids=lambda path: path.name
+)
 def test_old_interpreters_can_read_it(path):
     ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 6))
 

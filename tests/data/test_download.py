@@ -87,7 +87,12 @@ class Server:
 def fetch(server, path, **options):
     seen = []
     download.download(
-        server.address, str(path), checksum(BODY), 2 * len(BODY), lambda done, total: seen.append((done, total)), **{**QUICK, **options}
+        server.address,
+        str(path),
+        checksum(BODY),
+        2 * len(BODY),
+        lambda done, total: seen.append((done, total)),
+        **{**QUICK, **options},
     )
     return seen
 
@@ -151,7 +156,10 @@ def test_a_redirect_within_this_machine_is_followed(tmp_path):
 
 @pytest.mark.parametrize("address", ["http://example.invalid/file", "ftp://127.0.0.1/file", "file:///etc/passwd"])
 def test_a_redirect_to_an_open_line_is_refused(tmp_path, address):
-    with Server(faults=[address] * 9) as server, pytest.raises(DataError, match=r"redirect to https|not allowed|could not"):
+    with (
+        Server(faults=[address] * 9) as server,
+        pytest.raises(DataError, match=r"redirect to https|not allowed|could not"),
+    ):
         fetch(server, tmp_path / "file")
     assert os.listdir(tmp_path) == []
 
@@ -180,12 +188,15 @@ except DataError as error:
 """
     with Server() as server:
         done = subprocess.run(
-            [sys.executable, "-c", script, server.address, str(tmp_path / "file")], capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", script, server.address, str(tmp_path / "file")],
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
     assert "could not be written" in done.stdout and "Next: free space" in done.stdout, done
 
 
-# -- the archive -----------------------------------------------------------------------------------------------------------
+# -- the archive -------------------------------------------------------------------------------------------------------
 
 
 def archive(members):
@@ -209,7 +220,15 @@ def link(kind):
 
 
 @pytest.mark.parametrize(
-    "bad", [("../out", b"x"), ("/tmp/rosetta-out", b"x"), ("set/../../out", b"x"), link(tarfile.SYMTYPE), link(tarfile.LNKTYPE), link(tarfile.CHRTYPE)]
+    "bad",
+    [
+        ("../out", b"x"),
+        ("/tmp/rosetta-out", b"x"),
+        ("set/../../out", b"x"),
+        link(tarfile.SYMTYPE),
+        link(tarfile.LNKTYPE),
+        link(tarfile.CHRTYPE),
+    ],
 )
 def test_an_archive_that_reaches_out_is_refused_whole(tmp_path, bad):
     path = tmp_path / "a.tar.gz"
@@ -228,7 +247,7 @@ def test_an_archive_that_is_none_is_refused(tmp_path):
     assert os.listdir(tmp_path) == ["a.tar.gz"]
 
 
-# -- a whole set -----------------------------------------------------------------------------------------------------------
+# -- a whole set -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture

@@ -1,7 +1,9 @@
-"""The data sets of the texts, in the publishers' own layouts: standard library and numpy only, importable by every version.
+"""The data sets of the texts, in the publishers' own layouts: standard library and numpy only, importable by every
+version.
 
-Reading never downloads. Where the data folder has the real set it is read; where it does not, a small real sample that ships with the
-package stands in, and `where` says which. `ROSETTA_DATA` names the folder; the word `sample` in its place always gives the sample.
+Reading never downloads. Where the data folder has the real set it is read; where it does not, a small real sample that
+ships with the package stands in, and `where` says which. `ROSETTA_DATA` names the folder; the word `sample` in its
+place always gives the sample.
 """
 
 from dlrosetta.data.cifar import cifar10, cifar10_sample

@@ -22,8 +22,9 @@ SAMPLE_TRAIN = 1437
 def cifar10(channels_last=False):
     """Return `(train_images, train_labels), (test_images, test_labels)`.
 
-    Images are float32 in 0–1, (N, 3, 32, 32) or with `channels_last` (N, 32, 32, 3); labels int32 (N,). With the real set N is 50,000 and
-    10,000, with the sample 1,437 and 360 (see `where`). Raises DataError where the data folder holds a damaged copy.
+    Images are float32 in 0–1, (N, 3, 32, 32) or with `channels_last` (N, 32, 32, 3); labels int32 (N,). With the real
+    set N is 50,000 and 10,000, with the sample 1,437 and 360 (see `where`). Raises DataError where the data folder
+    holds a damaged copy.
     """
     folder = sources.folder("cifar10")
     if folder is None:
@@ -32,7 +33,9 @@ def cifar10(channels_last=False):
 
 
 def cifar10_sample(channels_last=False):
-    """The packaged stand-in: 1,797 handwritten digits of 8×8, each pixel repeated 4×4 in three equal channels. Same form as `cifar10`."""
+    """The packaged stand-in: 1,797 handwritten digits of 8×8, each pixel repeated 4×4 in three equal channels. Same
+    form as `cifar10`.
+    """
     with np.load(SAMPLE, allow_pickle=False) as stored:
         small, labels = stored["images"], stored["labels"].astype(np.int32)
     grey = (small.astype(np.float32) / 16).repeat(4, axis=1).repeat(4, axis=2)  # (N, 32, 32)
@@ -51,7 +54,9 @@ def is_complete(folder):
         size = os.path.getsize(path) if os.path.isfile(path) else 0
         if size != RECORDS * RECORD_BYTES:
             expected = RECORDS * RECORD_BYTES
-            raise DataError("%s: expected %d bytes. Received: %d" % (path, expected, size), "remove %s and fetch it again" % folder)
+            raise DataError(
+                "%s: expected %d bytes. Received: %d" % (path, expected, size), "remove %s and fetch it again" % folder
+            )
     return True
 
 

@@ -1,7 +1,7 @@
 """Downloads that survive a bad line: resumed, checked against the publisher's checksum, unpacked beside and renamed.
 
-pooch, the library for this, needs packages that the old frameworks' interpreters lack; this module runs on all of them. What is on disk
-under its final name is always whole: everything else carries another name until it is checked.
+pooch, the library for this, needs packages that the old frameworks' interpreters lack; this module runs on all of them.
+What is on disk under its final name is always whole: everything else carries another name until it is checked.
 """
 
 import contextlib
@@ -51,7 +51,10 @@ def download(address, path, checksum, most_bytes, progress=None, tries=None, sta
             problem = str(getattr(error, "reason", error)) or type(error).__name__
             continue
         except OSError as error:
-            raise DataError("%s: could not be written: %s" % (part, error.strerror), "free space, or set ROSETTA_DATA to another folder")
+            raise DataError(
+                "%s: could not be written: %s" % (part, error.strerror),
+                "free space, or set ROSETTA_DATA to another folder",
+            ) from error
         received = _digest(part, checksum.split(":")[0])
         if received == checksum.split(":")[1]:
             os.rename(part, path)
@@ -65,19 +68,22 @@ def download(address, path, checksum, most_bytes, progress=None, tries=None, sta
 
 
 def unpack(archive, root, name):
-    """Unpack the folder `name` of a tar archive into `root`: checked member by member, beside, then renamed. Raises DataError."""
+    """Unpack the folder `name` of a tar archive into `root`: checked, beside, then renamed. Raises DataError."""
     beside = tempfile.mkdtemp(prefix=".%s." % name, suffix=".tmp", dir=root)
     try:
         with tarfile.open(archive) as tar:
             _extract(tar, beside)
         made = os.path.join(beside, name)
         if not os.path.isdir(made):
-            raise DataError("%s: expected a folder %s in it. Received: %s" % (archive, name, ", ".join(sorted(os.listdir(beside)))))
+            raise DataError(
+                "%s: expected a folder %s in it. Received: %s" % (archive, name, ", ".join(sorted(os.listdir(beside))))
+            )
         os.rename(made, os.path.join(root, name))
     except (tarfile.TarError, EOFError) as error:
-        raise DataError("%s: expected a tar archive. Received: %s" % (archive, error))
+        raise DataError("%s: expected a tar archive. Received: %s" % (archive, error)) from error
     except OSError as error:
-        raise DataError("%s: could not be unpacked: %s" % (archive, error.strerror or error), "free space in %s" % root)
+        problem = "%s: could not be unpacked: %s" % (archive, error.strerror or error)
+        raise DataError(problem, "free space in %s" % root) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
@@ -87,16 +93,21 @@ def locked(root, name):
     """Hold the lock on one data set: of two programs at once the second waits, and then finds it there."""
     try:
         os.makedirs(root, exist_ok=True)
-        file = open(os.path.join(root, ".%s.lock" % name), "w")
+        file = open(os.path.join(root, ".%s.lock" % name), "w")  # noqa: SIM115 (its errors are told apart below)
     except OSError as error:
-        raise DataError("%s: expected a folder that can be written. Received: %s" % (root, error.strerror), "set ROSETTA_DATA to another folder")
+        raise DataError(
+            "%s: expected a folder that can be written. Received: %s" % (root, error.strerror),
+            "set ROSETTA_DATA to another folder",
+        ) from error
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 class _Redirects(HTTPRedirectHandler):
-    """Follow a redirect only to https, or within this machine: a download must not be led onto a line that others can write on."""
+    """Follow a redirect only to https, or within this machine: a download must not be led onto a line that others can
+    write on.
+    """
 
     def redirect_request(self, request, response, code, message, headers, address):
         if not _is_safe(address):
@@ -146,10 +157,14 @@ def _extract(tar, target):
         if not path.startswith(os.path.join(os.path.normpath(target), "")) and path != os.path.normpath(target):
             raise DataError("%s: expected members inside the folder. Received: %r" % (tar.name, member.name))
         if not (member.isfile() or member.isdir()):
-            raise DataError("%s: expected plain files and folders. Received: %r, which is neither" % (tar.name, member.name))
+            raise DataError(
+                "%s: expected plain files and folders. Received: %r, which is neither" % (tar.name, member.name)
+            )
         size += member.size
         if count > MOST_MEMBERS or size > MOST_UNPACKED:
-            raise DataError("%s: expected at most %d files of %d bytes. Received: more" % (tar.name, MOST_MEMBERS, MOST_UNPACKED))
+            raise DataError(
+                "%s: expected at most %d files of %d bytes. Received: more" % (tar.name, MOST_MEMBERS, MOST_UNPACKED)
+            )
         if member.isdir():
             os.makedirs(path, exist_ok=True)
             continue

@@ -9,7 +9,8 @@ from dlrosetta.data.errors import DataError
 Where = namedtuple("Where", "name kind path")
 Where.__doc__ = "`name` for people, `kind` 'real' or 'sample', `path` of the folder or None."
 
-# Name: folder below the data folder, for people, publisher's archive, the publisher's own checksum, its size in bytes, the sample.
+# Name: folder below the data folder, for people, publisher's archive, the publisher's own checksum, its size in bytes,
+# the sample.
 _Source = namedtuple("_Source", "folder title address checksum size sample")
 SOURCES = {
     "cifar10": _Source(
@@ -51,9 +52,11 @@ def where(name):
 
 
 def fetch(name, progress=None, address=None, checksum=None, **patience):
-    """Download and unpack the set called `name` unless it is there; return its folder. `progress(done, total)` hears of bytes.
+    """Download and unpack the set called `name` unless it is there; return its folder. `progress(done, total)` hears of
+    bytes.
 
-    `address` and `checksum` take the place of the publisher's; `patience` is `tries`, `stall` and `pause` of `download`. Raises DataError.
+    `address` and `checksum` take the place of the publisher's; `patience` is `tries`, `stall` and `pause` of
+    `download`. Raises DataError.
     """
     from dlrosetta.data.download import download, locked, unpack
 

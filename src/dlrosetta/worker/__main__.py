@@ -1,7 +1,8 @@
-"""Entry of a Python worker: `python .../dlrosetta/worker/__main__.py ADAPTER.py`, the pipe's descriptors in ROSETTA_READ and ROSETTA_WRITE.
+"""Entry of a Python worker: `python .../dlrosetta/worker/__main__.py ADAPTER.py`, the pipe's descriptors in
+ROSETTA_READ and ROSETTA_WRITE.
 
-Run by path, so that nothing of the program's own environment is on the module path: a package that holds only `dlrosetta.data` and
-`dlrosetta.worker` is put in place of the installed one.
+Run by path, so that nothing of the program's own environment is on the module path: a package that holds only
+`dlrosetta.data` and `dlrosetta.worker` is put in place of the installed one.
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Canonical layout to a framework's own and back, from what framework.toml and text.toml declare.
 
-Canonical: convolution kernels (out, in, height, width), dense kernels (out, in), activations channels first. Adapters hand over
-arrays as their framework stores them; all permutation is here, once.
+Canonical: convolution kernels (out, in, height, width), dense kernels (out, in), activations channels first. Adapters
+hand over arrays as their framework stores them; all permutation is here, once.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ class Layouts(object):
                 self.specs[layer["name"] + "." + name] = spec
 
     def parameter_to_canonical(self, name, array):
-        """A kernel, bias, gradient or velocity of parameter `name`, from native layout. Unknown names pass unchanged."""
+        """A kernel, bias, gradient or velocity of `name`, from native layout. Unknown names pass unchanged."""
         axes = self._axes(name, array)
         array = array if axes is None else np.transpose(array, axes)
         shape = self._flattened(name)

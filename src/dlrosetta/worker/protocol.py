@@ -1,7 +1,7 @@
 """The worker's end of the private pipe: one JSON object a line, each request answered once, in order.
 
-A thread reads requests, so that the worker ends at once when the program at the other end is gone, even in the middle of a long
-computation: no orphan keeps a device busy.
+A thread reads requests, so that the worker ends at once when the program at the other end is gone, even in the middle
+of a long computation: no orphan keeps a device busy.
 """
 
 import json

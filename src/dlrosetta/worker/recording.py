@@ -1,17 +1,19 @@
 """What went into and came out of each named layer while a function ran, in any framework whose layers are callables.
 
-Python looks `__call__` up on the class, so the class is wrapped for the duration and calls are told apart by instance. This needs
-no hook from the framework and no change to the version. Under a compiler nothing concrete is seen: adapters run eagerly here.
+Python looks `__call__` up on the class, so the class is wrapped for the duration and calls are told apart by instance.
+This needs no hook from the framework and no change to the version. Under a compiler nothing concrete is seen: adapters
+run eagerly here.
 """
 
 import numpy as np
 
 
 def record(layers, function, to_numpy):
-    """Return ({layer: (first argument, result)} as numpy arrays, function's result). `layers` maps names to layer objects.
+    """Return ({layer: (first argument, result)} as numpy arrays, function's result). `layers` maps names to layer
+    objects.
 
-    Of a layer that is called more than once, the first call counts. Arrays are copied at once: a later in-place operation must
-    not change what was seen.
+    Of a layer that is called more than once, the first call counts. Arrays are copied at once: a later in-place
+    operation must not change what was seen.
     """
     names = {id(layer): name for name, layer in layers.items()}
     seen, originals = {}, {}

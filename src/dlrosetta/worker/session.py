@@ -1,8 +1,8 @@
 """What a worker can be asked: load a version, put parameters in, and run its own functions on given arrays.
 
-A `Session` joins a version (what people read), an adapter (what knows the framework) and the layouts (what the text declares).
-Arrays that come in and go out are canonical; everything the framework sees is native. Each public method is one request of
-docs/protocol.md, and its keyword arguments are that request's fields.
+A `Session` joins a version (what people read), an adapter (what knows the framework) and the layouts (what the text
+declares). Arrays that come in and go out are canonical; everything the framework sees is native. Each public method is
+one request of docs/protocol.md, and its keyword arguments are that request's fields.
 """
 
 import io
@@ -39,7 +39,7 @@ class Session(object):
     # -- the version ---------------------------------------------------------------------------------------------------
 
     def open(self, version, dtype, layers, constants):
-        """Execute the version's file anew for `dtype`; answer the values of its `constants` (null where it has none)."""
+        """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none)."""
         self.layouts = Layouts(self.layout, layers)
         self.dtype = np.dtype(dtype)
         self.state, self.prepared = State(), []
@@ -65,7 +65,9 @@ class Session(object):
         return {"constants": self.declared}
 
     def create(self, seed, constants=None, parameters=None):
-        """Build a new model and optimizer. `constants` override the version's for this model; `parameters` is a file to load."""
+        """Build a new model and optimizer. `constants` override the version's for this model; `parameters` is a file to
+        load.
+        """
         for name, value in dict(self.declared, **(constants or {})).items():
             setattr(self.version, name, value)
         self.adapter.seed(seed)
@@ -86,7 +88,7 @@ class Session(object):
         return {}
 
     def trace(self, batch, out):
-        """Write what goes into and comes out of every layer in training mode, the logits, the loss and every gradient."""
+        """Write what goes into and out of every layer in training mode, the logits, the loss and every gradient."""
         images, labels = self._batch(tensors.load(batch))
         layers = self.adapter.layers(self.state.model)
         seen, logits = record(layers, lambda: self.adapter.forward(self.state, images, True), self.adapter.to_numpy)
@@ -139,7 +141,9 @@ class Session(object):
         return {}
 
     def train(self, batches, out):
-        """One of the version's own train steps a batch (arrays stacked along a first axis); write parameters, state and losses."""
+        """One of the version's own train steps a batch (arrays stacked along a first axis); write parameters, state and
+        losses.
+        """
         given = tensors.load(batches)
         losses = []
         for number in range(len(given["images"])):
@@ -153,7 +157,7 @@ class Session(object):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     def batches(self, out, shuffle, epochs, seed):
-        """Write what the version's own loader yields of its training data, epoch by epoch, and the size of every batch."""
+        """Write what the version's own loader yields of its training data, by epoch, and every batch's size."""
         self.adapter.seed(seed)
         (images, labels), _ = self.version.load_data()
         arrays = {}
@@ -193,7 +197,9 @@ class Session(object):
         return {"seconds": time.perf_counter() - start}
 
     def fit(self, progress):
-        """Train and evaluate as the version's `main` does; answer seconds of training, last loss of each epoch, and the metric."""
+        """Train and evaluate as the version's `main` does; answer seconds of training, last loss of each epoch, and the
+        metric.
+        """
         (train_images, train_labels), (test_images, test_labels) = self.version.load_data()
         losses, start = [], time.perf_counter()
         for epoch in range(self.version.EPOCHS):
