@@ -1,6 +1,5 @@
 """Environments, with the real uv and a planted framework whose only package is a wheel made here: no network."""
 
-import base64
 import hashlib
 import os
 import re
@@ -8,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import psutil
 import pytest
+from planted import wheel
 
 from dlrosetta import environments, frameworks
 from dlrosetta.errors import RosettaError
@@ -46,27 +45,6 @@ try:
 except RosettaError as error:
     print(error, error.hint, sep="\\n")
 """
-
-
-def wheel(folder: Path, name: str = "tiny", version: str = "1.0", ballast: int = 0) -> Path:
-    """Make a wheel of one module, by hand."""
-    info = f"{name}-{version}.dist-info"
-    files = {
-        f"{name}.py": f"VERSION = {version!r}\n".encode() + b"#" * ballast,
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n".encode(),
-        f"{info}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = ""
-    for path, content in files.items():
-        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
-        record += f"{path},sha256={digest},{len(content)}\n"
-    files[f"{info}/RECORD"] = f"{record}{info}/RECORD,,\n".encode()
-    folder.mkdir(exist_ok=True)
-    target = folder / f"{name}-{version}-py3-none-any.whl"
-    with zipfile.ZipFile(target, "w") as archive:
-        for path, content in files.items():
-            archive.writestr(path, content)
-    return target
 
 
 @pytest.fixture

@@ -1,128 +1,20 @@
 """`rosetta new`: what it writes is sound, and following what `rosetta prove` then says leads to a proven cell."""
 
-import ast
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import planted
 import pytest
+from planted import ROSETTA, make_environment, replace_function
 
-from dlrosetta import environments, frameworks, paths, scaffold, sections, texts
+from dlrosetta import frameworks, paths, scaffold, sections, texts
 from dlrosetta.errors import RosettaError, UsageError
 from dlrosetta.proof import run
 
-ROSETTA = Path(sys.executable).with_name("rosetta")
 ROOT = Path(__file__).resolve().parents[1]
-
-# What a contributor would write for the scaffolded text in a framework that is nothing but numpy.
-SOLUTION = {
-    "describe": 'import numpy as np\n\n\ndef describe():\n    return {"version": "1", "device": "cpu", "threads": 1}',
-    "seed": "def seed(number):\n    np.random.seed(number)",
-    "set_dtype": "def set_dtype(dtype):\n    pass",
-    "to_native": "def to_native(array):\n    return array",
-    "to_numpy": "def to_numpy(value):\n    return np.asarray(value)",
-    "adapter make_optimizer": (
-        "def make_optimizer(version, state):\n    state.optimizer = version.make_optimizer(state.model)"
-    ),
-    "layers": 'def layers(model):\n    return {"fc1": model.fc1, "fc2": model.fc2}',
-    "parameters": "def parameters(model):\n    return model.parameters()",
-    "set_parameters": "def set_parameters(model, arrays):\n    model.set(arrays)",
-    "forward": "def forward(state, images, training):\n    return state.model(images)",
-    "gradients": (
-        "def gradients(version, state, images, labels):\n"
-        "    loss = version.loss_fn(state.model, images, labels)\n"
-        "    return loss, state.model.backward(labels)"
-    ),
-    "apply_gradients": "def apply_gradients(state, gradients):\n    state.optimizer.step(state.model, gradients)",
-    "optimizer_state": (
-        "def optimizer_state(state):\n"
-        '    return {"velocity/" + name: value for name, value in state.optimizer.velocity.items()}'
-    ),
-    "adapter train_step": (
-        "def train_step(version, state, images, labels):\n"
-        "    return version.train_step(state.model, state.optimizer, images, labels)"
-    ),
-    "adapter evaluate": (
-        "def evaluate(version, state, images, labels):\n    return version.evaluate(state.model, images, labels)"
-    ),
-    "build_model": """
-class Dense:
-    def __init__(self, inputs, outputs):
-        bound = np.sqrt(6 / (inputs + outputs))
-        self.weight = np.random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
-        self.bias = np.zeros(outputs, np.float32)
-
-    def __call__(self, x):
-        return x @ self.weight.T + self.bias
-
-
-class Model:
-    def __init__(self):
-        self.fc1, self.fc2 = Dense(3 * 32 * 32, 16), Dense(16, 10)
-
-    def __call__(self, images):
-        self.x = images.reshape(len(images), -1)
-        self.hidden = np.maximum(self.fc1(self.x), 0)
-        self.logits = self.fc2(self.hidden)
-        return self.logits
-
-    def parameters(self):
-        names = ("fc1.weight", "fc1.bias", "fc2.weight", "fc2.bias")
-        return {name: getattr(getattr(self, name[:3]), name[4:]) for name in names}
-
-    def set(self, arrays):
-        for name, array in arrays.items():
-            layer, kind = name.split(".")
-            setattr(getattr(self, layer), kind, array)
-
-    def backward(self, labels):
-        p = np.exp(self.logits - self.logits.max(1, keepdims=True))
-        p /= p.sum(1, keepdims=True)
-        p[np.arange(len(labels)), labels] -= 1
-        p /= len(labels)
-        below = (p @ self.fc2.weight) * (self.hidden > 0)
-        first = {"fc1.weight": below.T @ self.x, "fc1.bias": below.sum(0)}
-        return {**first, "fc2.weight": p.T @ self.hidden, "fc2.bias": p.sum(0)}
-
-
-def build_model():
-    return Model()""",
-    "batches": """
-def batches(images, labels, shuffle):
-    order = np.random.permutation(len(labels)) if shuffle else np.arange(len(labels))
-    for start in range(0, len(labels), BATCH_SIZE):
-        rows = order[start : start + BATCH_SIZE]
-        yield images[rows], labels[rows]""",
-    "loss_fn": """
-def loss_fn(model, images, labels):
-    shifted = model(images)
-    shifted = shifted - shifted.max(1, keepdims=True)
-    return -np.mean((shifted - np.log(np.exp(shifted).sum(1, keepdims=True)))[np.arange(len(labels)), labels])""",
-    "make_optimizer": """
-class SGD:
-    def __init__(self, model):
-        self.velocity = {name: np.zeros_like(value) for name, value in model.parameters().items()}
-
-    def step(self, model, gradients):
-        for name, gradient in gradients.items():
-            self.velocity[name] = MOMENTUM * self.velocity[name] + gradient
-        model.set({name: value - LEARNING_RATE * self.velocity[name] for name, value in model.parameters().items()})
-
-
-def make_optimizer(model):
-    return SGD(model)""",
-    "train_step": """
-def train_step(model, optimizer, images, labels):
-    loss = loss_fn(model, images, labels)
-    optimizer.step(model, model.backward(labels))
-    return loss""",
-    "evaluate": """
-def evaluate(model, images, labels):
-    return sum((model(x).argmax(1) == y).sum() for x, y in batches(images, labels, shuffle=False)) / len(labels)""",
-}
-
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
@@ -139,23 +31,6 @@ def places(tmp_path, monkeypatch):
 def rosetta(*arguments):
     command = [ROSETTA, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-def make_environment(folder):
-    """Lock it as it is and give it this very interpreter."""
-    (folder / "requirements.lock").write_text("\n", encoding="utf-8")
-    python = environments.folder(frameworks.load(folder)) / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
-    python.chmod(0o755)
-
-
-def replace_function(path, name, source):
-    text = path.read_text(encoding="utf-8")
-    node = next(node for node in ast.parse(text).body if getattr(node, "name", "") == name)
-    lines = text.splitlines()
-    lines[node.lineno - 1 : node.end_lineno] = source.strip("\n").splitlines()
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def test_a_new_framework_is_described_and_its_versions_are_begun(places):
@@ -247,10 +122,10 @@ def test_following_what_prove_says_leads_to_a_proven_cell(places):
         assert cells[0].verdict == "failed"
         if not in_adapter:  # the version's own function: its section and line are named
             assert cells[0].first_departure["section"] in sections.NAMES
-        source = SOLUTION.get(f"adapter {name}" if in_adapter else name) or SOLUTION[name]
-        replace_function(tiny.adapter if in_adapter else run.version_of(text, tiny), name, source)
+        path = tiny.adapter if in_adapter else run.version_of(text, tiny)
+        replace_function(path, name, planted.solution(name, in_adapter))
     assert cells[0].verdict == "proven", (cells[0].reason, asked)
-    assert len(asked) == len(SOLUTION)
+    assert len(asked) == len(planted.SOLUTION)
     assert [cell.verdict for cell in run.prove(text, [tiny], ["float32", "float64"])] == ["proven", "proven"]
     done = rosetta("run", "mine", "tiny", "--stone", stone, "--frameworks-dir", folder)
     assert done.returncode == 0, done.stderr

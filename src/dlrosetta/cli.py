@@ -6,6 +6,7 @@ differs or failed; 2 the call is wrong.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import Any
@@ -258,7 +259,10 @@ def main() -> None:
     """Run the command line: errors become one line and the next command; interruptions leave nothing behind."""
     signal.signal(signal.SIGTERM, _terminated)
     try:
-        rosetta(standalone_mode=False)
+        try:
+            rosetta(standalone_mode=False)
+        finally:
+            sys.stdout.flush()  # a full disk or a closed pipe shows here
     except click.UsageError as error:
         error.show()
         sys.exit(2)
@@ -274,4 +278,15 @@ def main() -> None:
         click.echo("Interrupted.", err=True)
         sys.exit(130)
     except BrokenPipeError:
+        _silence()
         sys.exit(1)
+    except OSError as error:
+        _silence()
+        click.echo(f"Error: {error.filename or 'the output'} cannot be used: {error.strerror}.", err=True)
+        click.echo("Next: free some room, or name a folder that has it and that you may write to", err=True)
+        sys.exit(1)
+
+
+def _silence() -> None:
+    """Nobody can read what is left in the buffer: Python is not to try once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,9 +8,11 @@ docs/protocol.md.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import secrets
 import select
 import signal
 import subprocess
@@ -20,6 +22,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dlrosetta.errors import UsageError
 from dlrosetta.paths import PACKAGE, cache_dir
 
 ALLOWED = {
@@ -32,6 +35,9 @@ PATIENCE = 120.0  # seconds that one request may take before the worker counts a
 MEMORY = 12 * 2**30  # bytes that a worker and its children may hold resident, where the machine has twice that
 MOST_OUTPUT = 64 * 2**20  # bytes of standard output and error; a worker that prints more is broken
 LOOK_EVERY = 0.1  # seconds between looks at memory and output
+LONGEST_LINE = 2**24  # bytes of one answer: arrays travel as files
+LONGEST_REASON = 500  # characters of a worker's error that are shown
+MARK = "ROSETTA_RUN"  # names one worker or run in the environment of all that it starts
 CHILDREN_EVERY = 2.0  # seconds between looks at the worker's children, which cost more
 
 
@@ -50,7 +56,15 @@ def memory_limit() -> int:
     import psutil
 
     named = os.environ.get("ROSETTA_MEMORY_GB")
-    return int(float(named) * 2**30) if named else min(MEMORY, psutil.virtual_memory().total // 2)
+    if not named:
+        return min(MEMORY, psutil.virtual_memory().total // 2)
+    try:
+        bytes_ = int(float(named) * 2**30)
+    except (ValueError, OverflowError):
+        bytes_ = 0
+    if bytes_ <= 0:
+        raise UsageError(f"Expected ROSETTA_MEMORY_GB to be a number of gigabytes. Received: {named!r}.")
+    return bytes_
 
 
 def worker_environment(declared: Mapping[str, str], threads: int) -> dict[str, str]:
@@ -68,16 +82,50 @@ def end_all() -> None:
         worker.end()
 
 
+@atexit.register
+def _clear() -> None:
+    """End what an interruption left in the midst of being started or closed, and remove its scratch folder."""
+    for worker in list(_LIVE):
+        worker.end()
+        worker.clear()
+
+
+def end_marked(mark: str) -> None:
+    """End every process that inherited the mark: children that were orphaned or left the group have no other tie."""
+    import psutil
+
+    for other in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):  # it has just ended, or is somebody else's
+            if other.environ().get(MARK) == mark:
+                other.kill()
+
+
+def unwritable(path: object, error: OSError) -> str:
+    """What to say where the cache cannot be written, and what to do."""
+    return f"{path} cannot be written: {error.strerror}. Set ROSETTA_CACHE to a folder with room that you may write to"
+
+
+def one_line(text: object) -> str:
+    """The first line of what a worker said, fit for any terminal: it must not move the cursor, nor fill the screen."""
+    first = next((line.strip() for line in str(text).splitlines() if line.strip()), "no message")
+    printable = "".join(letter if letter.isprintable() else "�" for letter in first)
+    return printable if len(printable) <= LONGEST_REASON else f"{printable[:LONGEST_REASON]} …"
+
+
 class Worker:
     """One worker process. Use as a context manager; `ask` sends a request and waits for its answer."""
 
     def __init__(self, command: list[str], env: dict[str, str], patience: float = PATIENCE, memory: int | None = None):
         """Start `command` with exactly the environment `env` and the numbers of the pipe's two descriptors."""
-        scratch = cache_dir() / "scratch"
-        scratch.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(prefix="worker-", dir=scratch, ignore_cleanup_errors=True)
-        self.scratch = Path(self._folder.name)
         self.patience, self.memory = patience, memory or memory_limit()
+        scratch = cache_dir() / "scratch"
+        try:
+            scratch.mkdir(parents=True, exist_ok=True)
+            self._folder = tempfile.TemporaryDirectory(prefix="worker-", dir=scratch, ignore_cleanup_errors=True)
+        except OSError as error:
+            raise WorkerFailed(unwritable(scratch, error)) from error
+        self.scratch = Path(self._folder.name)
+        self._mark = f"{os.getpid()}-{secrets.token_hex(8)}"
         self.peak_memory = 0
         self._number, self._buffer = 0, b""
         self._children: list[Any] = []
@@ -88,7 +136,7 @@ class Worker:
             with (self.scratch / "output.txt").open("wb") as output:
                 self._process = subprocess.Popen(
                     command,
-                    env={**env, "ROSETTA_READ": str(theirs_in), "ROSETTA_WRITE": str(theirs_out)},
+                    env={**env, "ROSETTA_READ": str(theirs_in), "ROSETTA_WRITE": str(theirs_out), MARK: self._mark},
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -127,24 +175,25 @@ class Worker:
                 message = message[os.write(self._to, message) :]
         except OSError as error:
             raise self._death() from error
-        deadline = time.monotonic() + (patience or self.patience)
         while True:
-            answer = self._receive(op, deadline)
+            answer = self._receive(op, patience or self.patience)
             if answer.get("id") != self._number:
-                raise WorkerFailed(
+                raise self._liar(
                     f"expected an answer to request {self._number} on the private pipe, "
                     f"received one to {answer.get('id')!r}"
                 )
-            if "event" in answer:
+            if isinstance(answer.get("event"), dict):
                 if on_event:
                     on_event(answer["event"])
-                deadline = time.monotonic() + (patience or self.patience)
                 continue
-            if answer.get("ok"):
-                return answer.get("result") or {}
-            told = answer.get("error") or {}
-            first = (str(told.get("message") or "").strip() or "no message").splitlines()[0]
-            raise WorkerFailed(f"{told.get('type', 'Error')}: {first}", told.get("line"), told.get("traceback", ""))
+            if answer.get("ok") is True and isinstance(answer.get("result"), dict):
+                return answer["result"]
+            told = answer.get("error")
+            if answer.get("ok") is not False or not isinstance(told, dict):
+                raise self._liar(f"expected a result or an error on the private pipe, received {json.dumps(answer)}")
+            line = told.get("line") if isinstance(told.get("line"), int) else None
+            shown = f"{one_line(told.get('type', 'Error'))}: {one_line(told.get('message', ''))}"
+            raise WorkerFailed(shown, line, str(told.get("traceback", "")))
 
     def alive(self) -> bool:
         """Whether the process still runs."""
@@ -170,32 +219,46 @@ class Worker:
                 os.close(descriptor)
         self._to = self._from = -1
         self.end()
+        self.clear()
+        _LIVE.discard(self)
+
+    def clear(self) -> None:
+        """Remove the scratch folder."""
         self._folder.cleanup()
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
-    def _receive(self, op: str, deadline: float) -> dict[str, Any]:
+    def _receive(self, op: str, patience: float) -> dict[str, Any]:
+        deadline = time.monotonic() + patience
         while b"\n" not in self._buffer:
             if time.monotonic() > deadline:
                 self.end()
-                raise WorkerFailed(
-                    f"no answer to '{op}' for {self.patience:.0f} s; it was ended (--patience allows more)"
-                )
+                raise WorkerFailed(f"no answer to '{op}' for {patience:.0f} s; it was ended (--patience allows more)")
             readable, _, _ = select.select([self._from], [], [], LOOK_EVERY)
             if readable:
                 chunk = os.read(self._from, 1 << 16)
                 if not chunk:
                     raise self._death()
                 self._buffer += chunk
+                if len(self._buffer) > LONGEST_LINE:
+                    size = LONGEST_LINE // 2**20
+                    raise self._liar(f"expected an answer of at most {size} MB on the private pipe, received more")
+            elif not self.alive():  # a child of its own may hold the pipe open
+                raise self._death()
             self._look()
         line, self._buffer = self._buffer.split(b"\n", 1)
         try:
             answer = json.loads(line)
-        except ValueError as error:
-            raise WorkerFailed(f"expected JSON on the private pipe, received {line[:80]!r}") from error
+        except (ValueError, RecursionError) as error:
+            raise self._liar(f"expected JSON on the private pipe, received {line[:80]!r}") from error
         if not isinstance(answer, dict):
-            raise WorkerFailed(f"expected a JSON object on the private pipe, received {line[:80]!r}")
+            raise self._liar(f"expected a JSON object on the private pipe, received {line[:80]!r}")
         return answer
+
+    def _liar(self, message: str) -> WorkerFailed:
+        """A worker that writes anything but the protocol is ended: no later answer could be trusted."""
+        self.end()
+        return WorkerFailed(one_line(message))
 
     def _look(self) -> None:
         """Measure memory and output; end a worker that takes too much."""
@@ -242,14 +305,14 @@ class Worker:
         else:
             what = f"exited with status {status} in the middle of a request"
         said = [line for line in self.output().splitlines() if line.strip()]
-        return WorkerFailed(what + (f": {said[-1].strip()[:200]}" if said else ""), detail="\n".join(said))
+        return WorkerFailed(what + (f": {one_line(said[-1][:200])}" if said else ""), detail="\n".join(said))
 
     def end(self) -> None:
-        """End the whole process group. The group is the worker's own, so nothing else can be hit."""
-        _LIVE.discard(self)
+        """End the whole process group, which is the worker's own, and what it started outside of it."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        end_marked(self._mark)
 
 
 def start_python(python: Path, adapter: Path, env: dict[str, str], **limits: Any) -> Worker:

@@ -27,8 +27,9 @@ def prove(
     dtypes = [dtype] if dtype else list(run.DTYPES)
     documents, good = [], True
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
-        with progress(f"proving {one.name}", len(wanted) * len(dtypes)) as advance:
-            cells = run.prove(one, wanted, dtypes, patience, on_cell=lambda cell: advance())
+        pythons = run.interpreters(one, wanted)
+        with progress(f"proving {one.name}", len(pythons) * len(dtypes)) as advance:
+            cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons)
         good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)
         documents.append({"schema": 1, "text": one.name, "cells": [cell.document() for cell in cells]})
         if not as_json:
@@ -67,21 +68,30 @@ def compare(
 ) -> int:
     """`rosetta compare`: one result file a text, and its table."""
     from dlrosetta import compare as module
+    from dlrosetta.errors import RosettaError
+    from dlrosetta.proof import run
 
     wanted = frameworks.select(names, frameworks.find(frameworks_dir))
-    documents, good = [], True
+    documents, good, unsaved = [], True, None
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
         obtain(one)
+        pythons = run.interpreters(one, wanted)
         with console.err().status(f"{one.name}: starting") as status:
-            found = module.compare(one, wanted, profile, budget, patience, say=status.update)
+            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons)
         document = found.document()
         documents.append(document)
-        path = module.save(document)
+        path = None
+        try:
+            path = module.save(document)
+        except RosettaError as error:  # what was measured is shown all the same
+            unsaved = error
         good = good and all(cell["verdict"] in ("proven", "waived", "cannot") for cell in document["cells"])
         if not as_json:
             console.show_comparison(one, document, path)
     if as_json:
         console.print_json(documents[0] if text != "all" else {"schema": 1, "texts": documents})
+    if unsaved:
+        raise unsaved
     return 0 if good else 1
 
 
@@ -94,9 +104,13 @@ def obtain(text: texts.Text) -> None:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     from dlrosetta import data
+    from dlrosetta.errors import RosettaError
 
-    if os.environ.get("ROSETTA_DATA") == "sample" or data.where(text.data).kind == "real":
-        return
+    try:
+        if os.environ.get("ROSETTA_DATA") == "sample" or data.where(text.data).kind == "real":
+            return
+    except data.DataError as error:  # unknown, or a damaged copy, which is not replaced unasked
+        raise RosettaError(error.message, error.hint) from error
     screen = console.err()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:

@@ -22,8 +22,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dlrosetta import environments, intervals, machine
-from dlrosetta.client import Worker, WorkerFailed
+from dlrosetta import intervals, machine
+from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.paths import results_dir
@@ -48,6 +48,7 @@ class Timed:
     framework: Framework
     verdict: str
     reason: str | None = None
+    proof: str = ""  # what exactly was proven: run.key
     worker: Worker | None = None
     batch_size: int = 0
     steps: int = 1
@@ -132,14 +133,16 @@ def compare(
     budget: float = 60.0,
     patience: float = 120.0,
     say: Say = lambda line: None,
+    pythons: run.Pythons | None = None,
 ) -> Comparison:
     """Prove, then time, every given cell. `budget` is seconds of rounds for all cells together; `say` hears what is
-    going on.
+    going on. `pythons` as in `run.prove`.
     """
     wanted = list(frameworks)
-    cells = [_proven(text, framework, patience, say) for framework in wanted]
+    if pythons is None:
+        pythons = run.interpreters(text, wanted)
+    cells = [_proven(text, framework, pythons, patience, say) for framework in wanted]
     ready = [cell for cell in cells if cell.verdict in HOLDING]
-    pythons = environments.ensure_all(cell.framework for cell in ready)
     with ExitStack() as stack:
         for cell in ready:
             say(f"starting {cell.framework.slug}")
@@ -168,10 +171,12 @@ def save(document: dict[str, Any]) -> Path:
     beside = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        beside.replace(path)
+        try:
+            beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise RosettaError(
             f"{path}: the result could not be written: {error.strerror}", "set ROSETTA_RESULTS to a folder with room"
         ) from error
@@ -181,21 +186,24 @@ def save(document: dict[str, Any]) -> Path:
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-def _proven(text: Text, framework: Framework, patience: float, say: Say) -> Timed:
+def _proven(text: Text, framework: Framework, pythons: run.Pythons, patience: float, say: Say) -> Timed:
     """The cell's verdict, remembered if nothing that it depends on has changed, else proven now."""
+    proof = run.key(text, framework, DTYPE)
     remembered = run.recall(text, framework, DTYPE)
     if remembered is None or remembered["verdict"] not in HOLDING:
         say(f"proving {framework.slug}")
-        remembered = run.prove(text, [framework], [DTYPE], patience)[0].document()
-    return Timed(framework, remembered["verdict"], remembered["reason"])
+        remembered = run.prove(text, [framework], [DTYPE], patience, pythons=pythons)[0].document()
+    return Timed(framework, remembered["verdict"], remembered["reason"], proof=proof)
 
 
 def _guard(cell: Timed, action: Callable[[], None]) -> None:
-    """Do something with a cell's worker; its failure is the cell's alone."""
+    """Do something with a cell's worker; its failure is the cell's alone, and so is an answer that makes no sense."""
     try:
         action()
-    except (WorkerFailed, OSError) as error:
-        cell.verdict, cell.reason, cell.samples = "failed", str(error), []
+    except Exception as error:
+        told = isinstance(error, (WorkerFailed, OSError))
+        reason = str(error) if told else f"an answer could not be used: {type(error).__name__}: {one_line(error)}"
+        cell.verdict, cell.reason, cell.samples = "failed", reason, []
         if cell.worker:
             cell.worker.close()
         cell.worker = None
@@ -213,9 +221,11 @@ def _open(cell: Timed, text: Text, python: Path | RosettaError, patience: float,
         "version": run.version_hash(text, cell.framework),
         "framework": cell.framework.content_hash(),
         "lock": hashlib.sha256(cell.framework.lock.read_bytes()).hexdigest(),
-        "proof": run.key(text, cell.framework, DTYPE),
+        "proof": cell.proof,
     }
     ask("open", version=str(version), dtype=DTYPE, layers=text.layers, constants=list(text.hyperparameters))
+    if run.key(text, cell.framework, DTYPE) != cell.proof:
+        raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")
     ask("create", seed=int(text.hyperparameters.get("SEED", 0)))
     cell.batch_size = ask("prepare", count=BATCHES)["batch_size"]
     cell.first_call_s = ask("steps", count=1)["seconds"]
@@ -267,8 +277,13 @@ def _train(cell: Timed, say: Say) -> None:
 
     cell.worker.ask("create", seed=0)
     done = cell.worker.ask("fit", on_event=on_event, patience=24 * 3600.0)
-    cell.accuracy = done["metric"]
-    cell.training = {"seconds": done["seconds"], "losses": done["losses"]}
+    cell.accuracy = _finite(done["metric"])
+    cell.training = {"seconds": done["seconds"], "losses": [_finite(loss) for loss in done["losses"]]}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has neither infinity nor what is not a number: None."""
+    return value if math.isfinite(value) else None
 
 
 def _measure_memory(cell: Timed) -> None:

@@ -62,7 +62,7 @@ def proof_table(title: str, cells: Iterable[Cell]) -> Table:
         ("bound", "right"),
     ):
         table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
-    table.add_column("in its worst check", no_wrap=True, overflow="ellipsis")
+    table.add_column("in its worst check", overflow="fold")
     for cell in cells:
         worst = worst_check(cell)
         row = (number(worst.error), number(worst.bound), worst.name) if worst else ("", "", "")
@@ -134,7 +134,8 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         "first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim"
     )
     screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
-    screen.print(f"Result: {path}", style="dim", soft_wrap=True)
+    if path:
+        screen.print(f"Result: {path}", style="dim", soft_wrap=True)
 
 
 def comparison_table(title: str, document: dict[str, Any]) -> Table:
@@ -164,7 +165,8 @@ def comparison_table(title: str, document: dict[str, Any]) -> Table:
                 f"{cell['peak_memory_bytes'] / 2**30:.1f} GB",
             ]
             if full and cell["training"]:
-                row += [f"{cell['training']['seconds']:.0f} s", f"{cell['accuracy']:.3f}"]
+                accuracy = "–" if cell["accuracy"] is None else f"{cell['accuracy']:.3f}"
+                row += [f"{cell['training']['seconds']:.0f} s", accuracy]
         table.add_row(*row)
     return table
 

@@ -193,8 +193,11 @@ def lock(framework: Framework, progress: Say | None = None) -> Path:
         torch_entry = r"(?m)^(torch==[^+\s;]+)(?:\+[^\s;]+)?(.*?) \\\n(?:    --hash=\S+(?: \\)?\n)+"
         text = re.sub(torch_entry, r"\1\2\n", draft.read_text(encoding="utf-8"))
         beside = framework.lock.with_name(".requirements.lock.tmp")
-        beside.write_text(f"# Written by: rosetta env lock {framework.slug}\n{text}", encoding="utf-8")
-        beside.replace(framework.lock)
+        try:
+            beside.write_text(f"# Written by: rosetta env lock {framework.slug}\n{text}", encoding="utf-8")
+            beside.replace(framework.lock)
+        finally:
+            beside.unlink(missing_ok=True)
     return framework.lock
 
 

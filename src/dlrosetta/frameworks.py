@@ -51,6 +51,8 @@ class Framework:
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
+    cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks: why, with a link
+    adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
 
     @property
     def status(self) -> str:
@@ -58,7 +60,7 @@ class Framework:
 
     @property
     def adapter(self) -> Path:
-        return self.folder / "adapter.py"
+        return (self.folder / self.adapter_file).resolve()
 
     @property
     def requirements(self) -> Path:
@@ -93,6 +95,8 @@ def find(extra_dirs: Iterable[str] = ()) -> dict[str, Framework]:
     """Return every framework, by slug, in alphabetical order. In `extra_dirs` a known slug replaces ours."""
     found = {}
     for parent in paths.frameworks_dirs(tuple(extra_dirs)):
+        if not parent.is_dir():
+            raise UsageError(f"Expected a folder of frameworks. Received: {parent}, which is not a folder")
         for file in sorted(parent.glob("*/framework.toml")):
             found[file.parent.name] = load(file.parent)
     return dict(sorted(found.items()))
@@ -140,6 +144,7 @@ def load(folder: Path) -> Framework:
     values["release"], values["release_date"] = values.pop("release.version"), values.pop("release.date")
     values["layout"] = {part: values.pop(f"layout.{part}") for part in LAYOUTS}
     values.setdefault("version", folder.name)
+    values["adapter_file"] = values.pop("adapter", "adapter.py")
     return Framework(folder.name, folder, dead=None if status == "living" else status["dead"], **values)
 
 
@@ -184,6 +189,10 @@ def _variables(value: Any) -> bool:
     return isinstance(value, dict) and all(VARIABLE.fullmatch(k) and isinstance(v, str) for k, v in value.items())
 
 
+def _reasons(value: Any) -> bool:
+    return isinstance(value, dict) and all(key in _DTYPES and _text(reason) for key, reason in value.items())
+
+
 _CAN = ("train", "infer", "data-parallel")
 _DEVICES = ("cpu", "cuda", "rocm", "metal")
 _DTYPES = ("float32", "float64")
@@ -207,10 +216,16 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     **{f"layout.{part}": (f"one of {', '.join(names)}", _one_of(*names), True) for part, names in LAYOUTS.items()},
     "python": ('"3.11", or left out', _matching(r"3\.\d+"), False),
     "version": ("the ending of version files, without extension", _matching(SLUG.pattern), False),
+    "adapter": (
+        'the path of an adapter from this folder, "../keras/adapter.py"',
+        _matching(r"(\.\./)?[\w/]+\.py"),
+        False,
+    ),
     "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),
     "default": ("true or false", lambda value: isinstance(value, bool), False),
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
     "size_mb": ("a whole number", _whole, False),
+    "cannot": ("a table of dtypes and reasons", _reasons, False),
     "env": ("a table of environment variables and texts", _variables, False),
     "threads": ("a list of environment variables", _list_of(_matching(VARIABLE.pattern)), False),
 }

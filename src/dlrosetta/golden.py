@@ -64,12 +64,16 @@ def summarise(name: str, array: np.ndarray, rounding: float = 0.0) -> Tensor:
 
 
 def distance(received: Tensor, expected: Tensor) -> float:
-    """Relative error ‖received − expected‖ / ‖expected‖, as the largest of three estimates; infinite where not finite.
+    """Relative error ‖received − expected‖ / ‖expected‖; infinite where not finite.
 
-    Norms bound it from below; samples and sign products estimate it without bias.
+    Of a tensor whose every entry is a sample it is known. Otherwise it is the largest of three estimates: norms bound
+    it from below; samples and sign products estimate it without bias.
     """
     scale = expected.norm or 1.0
     size = max(1, int(np.prod(expected.shape)))
+    if size == len(expected.samples):
+        error = float(np.linalg.norm(received.samples - expected.samples)) / scale
+        return error if np.isfinite(error) else float("inf")
     by_norm = abs(received.norm - expected.norm)
     by_samples = float(np.linalg.norm(received.samples - expected.samples)) * np.sqrt(
         size / max(1, len(expected.samples))
@@ -121,10 +125,16 @@ def save(golden: Golden, path: Path) -> None:
     )
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        beside.write_bytes(buffer.getvalue())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        try:
+            beside.write_bytes(buffer.getvalue())
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise RosettaError(
+            f"{path}: the golden could not be written: {error.strerror}.",
+            "copy the text's folder to where there is room and you may write, and name that with --stone",
+        ) from error
 
 
 def load(text: Text) -> Golden:

@@ -6,7 +6,6 @@ What is then still alive after a moment, and whatever it started, is ended: an i
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import signal
@@ -16,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from dlrosetta import environments, frameworks, machine, matrix, paths, reading, texts
-from dlrosetta.client import worker_environment
+from dlrosetta.client import MARK, end_marked, worker_environment
 from dlrosetta.errors import RosettaError, UsageError
 from dlrosetta.frameworks import Framework
 
 # Beyond what a worker gets: what a program that draws on a terminal looks at.
 TERMINAL = ("TERM", "COLORTERM", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR")
-MARK = "ROSETTA_RUN"  # names this run in the environment of all that it starts
 GRACE = 3.0  # seconds that an interrupted version has to end by itself
 
 
@@ -62,14 +60,16 @@ def run(python: Path, version: Path, env: dict[str, str]) -> int:
     """Run the file to its end; return 0 or 1. Interrupted, end it and all that it started."""
     command = [str(python), str(paths.PACKAGE / "worker" / "run.py"), str(version)]
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
+    process = None
     try:
         process = subprocess.Popen(command, env={**env, MARK: mark})
+        status = process.wait()
     except OSError as error:
         raise RosettaError(f"{version.name} could not be run: {error}.", "rosetta env list") from error
-    try:
-        status = process.wait()
     except BaseException:
-        _end(process, mark)
+        if process is not None:
+            _end(process, mark)
+        end_marked(mark)
         raise
     if status < 0:
         raise RosettaError(f"{version.name} was ended by {_signal(-status)}.")
@@ -91,18 +91,8 @@ def _end(process: subprocess.Popen[Any], mark: str) -> None:
     if process.poll() is None:
         process.terminate()
         _wait(process, 1.0)
-    _end_marked(mark)
+    end_marked(mark)
     process.wait()
-
-
-def _end_marked(mark: str) -> None:
-    """End every process that inherited the mark: children that were orphaned or left the group have no other tie."""
-    import psutil
-
-    for other in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):  # it has just ended, or is somebody else's
-            if other.environ().get(MARK) == mark:
-                other.kill()
 
 
 def _wait(process: subprocess.Popen[Any], seconds: float) -> None:

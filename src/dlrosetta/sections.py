@@ -12,6 +12,7 @@ from pathlib import Path
 
 NAMES = ("Imports", "Configuration", "Data", "Model", "Loss", "Optimizer", "Train step", "Evaluation", "Run")
 _MARK = re.compile(r"^\s*(?:#|//|--|%|;)\s*%%\s*(.+?)\s*$")
+_COMMENT = re.compile(r"^\s*(?:#|//|--|%|;)")  # names a layer, but does not make it
 # The function whose line stands for its section.
 _FUNCTIONS = {
     "Data": "batches", "Model": "build_model", "Loss": "loss_fn", "Optimizer": "make_optimizer",
@@ -68,6 +69,7 @@ def locate(path: Path, section: str, word: str | None = None, use: bool = False)
                     for number, line in enumerate(part.lines, part.start)
                     if re.search(rf"\b{re.escape(wanted)}\b", line)
                 ]
+                hits = [number for number in hits if not _COMMENT.match(part.lines[number - part.start])] or hits
                 if hits:
                     return hits[-1] if use and wanted == word else hits[0]
         return part.start

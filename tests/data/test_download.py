@@ -302,11 +302,14 @@ def test_a_kill_leaves_no_half_set(small):
     _, body = small
     with Server(body, faults=["stall"]) as server:
         context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_fetch, args=(server.address, checksum(body), context.Queue()))
+        queue = context.Queue()
+        process = context.Process(target=_fetch, args=(server.address, checksum(body), queue))
         process.start()
-        while not server.asked:
+        archive = os.path.join(sources.data_dir(), "cifar-10-binary.tar.gz.part")
+        deadline = time.monotonic() + 60
+        while not os.path.exists(archive):
+            assert process.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
-        time.sleep(0.2)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert not os.path.exists(os.path.join(sources.data_dir(), "cifar-10-batches-bin"))

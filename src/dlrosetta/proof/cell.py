@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from traceback import format_exc
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from dlrosetta import draws, reference
-from dlrosetta.client import Worker, WorkerFailed
+from dlrosetta.client import Worker, WorkerFailed, one_line, unwritable
 from dlrosetta.frameworks import Framework
 from dlrosetta.golden import Golden
 from dlrosetta.proof import checks, modes, statistics
@@ -98,9 +99,8 @@ def examine(
     dead: WorkerFailed | None = None
     for dtype in dtypes:
         if dtype not in framework.dtypes:
-            yield Cell(
-                framework.slug, dtype, "cannot", reason=f"{framework.title} does not train in {dtype} (framework.toml)"
-            )
+            reason = framework.cannot.get(dtype, f"{framework.title} does not train in {dtype} (framework.toml)")
+            yield Cell(framework.slug, dtype, "cannot", reason=reason)
             continue
         found: list[Check] = []
         try:
@@ -114,6 +114,11 @@ def examine(
         except WorkerFailed as error:
             dead = None if worker.alive() else error
             cell = failure(text, framework, version, dtype, error, found)
+        except Exception as error:  # whatever a worker answers is its own cell's affair
+            told = WorkerFailed(
+                f"an answer could not be used: {type(error).__name__}: {one_line(error)}", detail=format_exc()
+            )
+            cell = failure(text, framework, version, dtype, told, found)
         cell.facts = facts
         yield cell
 
@@ -227,14 +232,18 @@ class Asker:
         try:
             return load_file(out)
         except Exception as error:
-            raise WorkerFailed(f"expected a safetensors file from '{op}', received {error}") from error
+            raise WorkerFailed(f"expected a safetensors file from '{op}', received {one_line(error)}") from error
         finally:
             out.unlink(missing_ok=True)
 
     def file(self, name: str) -> str:
         path = Path(self.worker.path(f"{name}.safetensors"))
         if not path.exists():
-            save_file({key: np.ascontiguousarray(array) for key, array in self._contents[name].items()}, path)
+            content = save({key: np.ascontiguousarray(array) for key, array in self._contents[name].items()})
+            try:
+                path.write_bytes(content)
+            except OSError as error:
+                raise WorkerFailed(unwritable(path.parent, error)) from error
         return str(path)
 
 

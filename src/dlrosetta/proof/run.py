@@ -6,23 +6,26 @@ one thread each, so that a proof of every framework takes as long as the slowest
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from functools import cache
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from dlrosetta import client, environments, golden
-from dlrosetta.errors import RosettaError
+from dlrosetta.errors import RosettaError, did_you_mean
 from dlrosetta.frameworks import Framework
 from dlrosetta.paths import PACKAGE, cache_dir
 from dlrosetta.proof.cell import Cell, Given, Sets, examine, failure
 from dlrosetta.texts import Text
 
 DTYPES = ("float32", "float64")
+Pythons = Mapping[str, Path | RosettaError]  # by slug
 
 
 def prove(
@@ -31,22 +34,29 @@ def prove(
     dtypes: list[str],
     patience: float = client.PATIENCE,
     on_cell: Callable[[Cell], None] = lambda cell: None,
+    pythons: Pythons | None = None,
 ) -> list[Cell]:
     """Prove the text's version in every given framework; cells come back in alphabetical order, dtype by dtype.
 
     `patience` is how many seconds a worker may take over one request. `on_cell` hears of each cell as it is decided.
+    Environments that are missing are made, unless `pythons` is what `interpreters` has already answered.
     """
     wanted = list(frameworks)
     given = Given.of(text, golden.load(text), sample(text.data))
     written = [framework for framework in wanted if version_of(text, framework).is_file()]
-    pythons = environments.ensure_all(written)
+    if pythons is None:
+        pythons = interpreters(text, written)
     found: dict[tuple[str, str], Cell] = {}
+    interrupted = Event()
 
     def one(framework: Framework) -> list[Cell]:
-        return [
-            _remember(text, framework, cell)
-            for cell in _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)
-        ]
+        before = {dtype: key(text, framework, dtype) for dtype in dtypes}
+        cells = _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)
+        for cell in cells:
+            # What was changed in the meantime may not be what was proven, and what we ended ourselves did not fail.
+            if before[cell.dtype] == key(text, framework, cell.dtype) and not interrupted.is_set():
+                _remember(text, framework, cell)
+        return cells
 
     for framework in wanted:
         if framework not in written:
@@ -54,15 +64,39 @@ def prove(
                 missing = f"no version: expected {version_of(text, framework)}"
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
+    futures: list[Future[list[Cell]]] = []
     try:
-        for future in as_completed([pool.submit(one, framework) for framework in written]):
+        futures.extend(pool.submit(one, framework) for framework in written)
+        for future in as_completed(futures):
             for cell in future.result():
                 found[cell.framework, cell.dtype] = cell
                 on_cell(cell)
-    finally:
-        client.end_all()  # after an interruption; otherwise nothing is left to end
-        pool.shutdown(wait=True, cancel_futures=True)
+    except BaseException:
+        interrupted.set()
+        _stop(pool, futures)
+        raise
+    pool.shutdown()
     return [found[framework.slug, dtype] for framework in wanted for dtype in dtypes]
+
+
+def interpreters(text: Text, frameworks: Iterable[Framework]) -> Pythons:
+    """The interpreter, by slug, of each framework that has a version of the text; environments are made at need.
+
+    That has a progress bar of its own: callers with another one ask first.
+    """
+    return environments.ensure_all(one for one in frameworks if version_of(text, one).is_file())
+
+
+def _stop(pool: ThreadPoolExecutor, futures: list[Future[list[Cell]]]) -> None:
+    """End all workers, also those that threads are about to start, through further interruptions."""
+    done = False
+    while not done:
+        try:
+            pool.shutdown(wait=False, cancel_futures=True)
+            client.end_all()
+            done = not wait(futures, timeout=0.05).not_done
+        except (KeyboardInterrupt, SystemExit):
+            continue  # who presses Ctrl-C twice wants it ended all the more
 
 
 def _prove_one(
@@ -78,7 +112,8 @@ def _prove_one(
     except client.WorkerFailed as error:
         return [failure(text, framework, version, dtype, error) for dtype in dtypes]
     except OSError as error:
-        return [Cell(framework.slug, dtype, "failed", reason=f"the worker could not run: {error}") for dtype in dtypes]
+        reason = f"the worker could not run: {error}. Next: rosetta env remove {framework.slug}, to make it anew"
+        return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
 
 
 def start(framework: Framework, python: Path, threads: int, data: str | None = None, **limits: Any) -> client.Worker:
@@ -98,6 +133,11 @@ def sample(name: str) -> Sets:
     """The packaged sample of a data set: images and labels for training, then for testing."""
     from dlrosetta import data
 
+    if name not in data.SAMPLES:
+        raise RosettaError(
+            f"Expected a data set in text.toml: {', '.join(data.SAMPLES)}. Received: {name!r}."
+            f"{did_you_mean(name, data.SAMPLES)}"
+        )
     return data.SAMPLES[name]()
 
 
@@ -127,17 +167,17 @@ def version_hash(text: Text, framework: Framework) -> str:
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
-def _remember(text: Text, framework: Framework, cell: Cell) -> Cell:
+def _remember(text: Text, framework: Framework, cell: Cell) -> None:
     """Keep a verdict, written beside and renamed. A failure may be the machine's: it is kept for show only."""
     path = _remembered(text, framework, cell.dtype)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(json.dumps({"cell": cell.document(), "facts": cell.facts}), encoding="utf-8")
-        beside.replace(path)
-    except OSError:
-        beside.unlink(missing_ok=True)  # a cache that cannot be written costs time, not the proof
-    return cell
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the proof
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            beside.write_text(json.dumps({"cell": cell.document(), "facts": cell.facts}), encoding="utf-8")
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | None:

@@ -94,6 +94,11 @@ def plain_batches(images: np.ndarray, labels: np.ndarray, size: int, received: d
 
 def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
     """Shuffled, each epoch is a permutation of the data, image with its label, well mixed, and another each time."""
+    for epoch in range(2):
+        pair = received[f"images/{epoch}"], received[f"labels/{epoch}"]
+        if pair[0].shape[1:] != images.shape[1:] or pair[1].shape[1:] or len(pair[0]) != len(pair[1]):
+            # No pairs of the data's own.
+            return [Check("shuffled epochs are permutations", float(len(labels)), 0.0, "Data")]
     known: dict[bytes, list[int]] = {}
     for number, image in enumerate(images):
         known.setdefault(image.tobytes() + int(labels[number]).to_bytes(8, "little", signed=True), []).append(number)

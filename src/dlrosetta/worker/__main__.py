@@ -74,8 +74,8 @@ def serve(channel, adapter_path, hello):
                 result = getattr(session, operation)(**fields)
             channel.send({"id": number, "ok": True, "result": result})
         except SystemExit as error:
-            error = RuntimeError("the version called exit(%s)" % (error.code,))
-            channel.send({"id": number, "ok": False, "error": _describe_error(error, version)})
+            told = RuntimeError("the version called exit(%s)" % (error.code,)).with_traceback(error.__traceback__)
+            channel.send({"id": number, "ok": False, "error": _describe_error(told, version)})
         except Exception as error:
             channel.send({"id": number, "ok": False, "error": _describe_error(error, version)})
 

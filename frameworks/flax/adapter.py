@@ -1,0 +1,104 @@
+"""What the program knows of Flax NNX. A parameter's name is its path, `kernel` being `weight`; kernels are HWIO and
+(in, out).
+
+There is no global seed: a version makes its own generators from SEED.
+"""
+
+import os
+
+import flax
+import jax
+import numpy as np
+from flax import nnx
+
+
+def describe():
+    threads = int(os.environ.get("PJRT_NPROC") or os.cpu_count())
+    return {"version": flax.__version__, "device": jax.default_backend(), "threads": threads}
+
+
+def seed(number):
+    pass
+
+
+def set_dtype(dtype):
+    jax.config.update("jax_enable_x64", dtype == "float64")  # only permits it: layers go by their param_dtype
+    for kind in vars(nnx).values():
+        defaults = getattr(getattr(kind, "__init__", None), "__kwdefaults__", None) or {}
+        if isinstance(kind, type) and "param_dtype" in defaults:
+            defaults["param_dtype"] = jax.numpy.dtype(dtype)
+
+
+def to_native(array):
+    return jax.numpy.asarray(array)
+
+
+def to_numpy(value):
+    array = np.array(value)  # a copy: a train step may reuse the memory of what it is given
+    return array.astype(np.float32) if array.dtype == jax.numpy.bfloat16 else array  # not one of NumPy's own
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return {".".join(path): module for path, module in nnx.iter_modules(model) if path}
+
+
+def parameters(model):
+    return {_name(path): to_numpy(value[...]) for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+
+
+def set_parameters(model, arrays):
+    nnx.update(model, _filled(model, arrays))
+
+
+def forward(state, images, training):
+    state.model.train() if training else state.model.eval()
+    return state.model(images)
+
+
+def gradients(version, state, images, labels):
+    state.model.train()
+    loss, found = nnx.value_and_grad(version.loss_fn)(state.model, images, labels)
+    return loss, {_name(path): to_numpy(value[...]) for path, value in nnx.to_flat_state(found)}
+
+
+def train_step(version, state, images, labels):
+    return version.train_step(state.model, state.optimizer, images, labels)
+
+
+def apply_gradients(state, gradients):
+    state.optimizer.update(state.model, _filled(state.model, gradients))
+
+
+def optimizer_state(state):
+    slots = {"trace": "velocity"}
+    found = {}
+    for path, value in nnx.to_flat_state(nnx.state(state.optimizer)):
+        for slot in slots:
+            if slot in path and isinstance(value.get_value(), jax.Array):  # what optax masks has no slot
+                found[slots[slot] + "/" + _name(path[path.index(slot) + 1 :])] = to_numpy(value[...])
+    return found
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    jax.block_until_ready((value, nnx.state(state.model), nnx.state(state.optimizer)))
+
+
+def _name(path):
+    *layer, last = path
+    return ".".join([*layer, {"kernel": "weight"}.get(last, last)])
+
+
+def _filled(model, arrays):
+    """The state of the model's parameters with the values of `arrays`, by name, each in the parameter's precision."""
+    return nnx.map_state(
+        lambda path, value: value.replace(jax.numpy.asarray(arrays[_name(path)], value.dtype)),
+        nnx.state(model, nnx.Param),
+    )

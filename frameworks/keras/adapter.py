@@ -1,0 +1,155 @@
+"""What the program knows of Keras, on any backend. A layer goes by its name; kernels are HWIO and (in, out).
+
+keras_jax, keras_tensorflow and keras_torch name this file in their framework.toml. The backend matters where gradients
+are taken and where the device is waited for; all else is Keras.
+"""
+
+import os
+
+import keras
+
+_NAMES = {"kernel": "weight"}
+BACKEND = keras.backend.backend()
+if BACKEND == "jax":
+    import jax
+elif BACKEND == "tensorflow":
+    import tensorflow as tf
+else:
+    import torch
+
+
+def describe():
+    threads = int(os.environ["ROSETTA_THREADS"])
+    if BACKEND == "jax":
+        device = jax.default_backend()
+    elif BACKEND == "tensorflow":
+        device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    else:
+        torch.set_num_threads(threads)
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return {"version": keras.__version__, "device": device, "threads": threads}
+
+
+def seed(number):
+    keras.utils.set_random_seed(number)
+
+
+def set_dtype(dtype):
+    if BACKEND == "jax":
+        jax.config.update("jax_enable_x64", dtype == "float64")
+    keras.config.set_floatx(dtype)
+    keras.config.set_dtype_policy(dtype)
+
+
+def to_native(array):
+    return array  # Keras takes numpy arrays
+
+
+def to_numpy(value):
+    return keras.ops.convert_to_numpy(value)
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return {layer.name: layer for layer in model.layers}
+
+
+def parameters(model):
+    return {name: to_numpy(variable) for name, variable in _variables(model).items()}
+
+
+def set_parameters(model, arrays):
+    for name, variable in _variables(model).items():
+        variable.assign(arrays[name])
+
+
+def forward(state, images, training):
+    return state.model(images, training=training)
+
+
+def gradients(version, state, images, labels):
+    variables = state.model.trainable_variables
+    loss, found = _DIFFERENTIATE[BACKEND](version.loss_fn, state.model, variables, images, labels)
+    by_variable = {id(variable): value for variable, value in zip(variables, found, strict=True) if value is not None}
+    return loss, {
+        name: to_numpy(by_variable[id(variable)]) if id(variable) in by_variable else None
+        for name, variable in _variables(state.model).items()
+    }
+
+
+def train_step(version, state, images, labels):
+    return version.train_step(state.model, images, labels)
+
+
+def apply_gradients(state, gradients):
+    names = {id(variable): name for name, variable in _variables(state.model).items()}
+    variables = state.model.trainable_variables
+    native = [keras.ops.convert_to_tensor(gradients[names[id(variable)]]) for variable in variables]
+    state.optimizer.apply(native, variables)
+
+
+def optimizer_state(state):
+    """Keras keeps the rate inside the velocity: v = 0.9 v − rate · g. What is handed over is v as in v = 0.9 v + g."""
+    names = {id(variable): name for name, variable in _variables(state.model).items()}
+    rate = float(to_numpy(state.optimizer.learning_rate))
+    if not rate:
+        return {}
+    slots = getattr(state.optimizer, "momentums", None) or []  # SGD without momentum has none
+    variables = state.model.trainable_variables[: len(slots)]
+    return {
+        "velocity/" + names[id(variable)]: to_numpy(slot) / -rate
+        for variable, slot in zip(variables, slots, strict=True)
+    }
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    if BACKEND == "jax":
+        jax.block_until_ready([variable.value for variable in state.model.variables + state.optimizer.variables])
+    elif BACKEND == "tensorflow":
+        tf.test.experimental.sync_devices()
+    elif torch.accelerator.is_available():
+        torch.accelerator.synchronize()
+
+
+def _variables(model):
+    """Every variable of every layer, trainable or not, by name."""
+    return {
+        layer.name + "." + _NAMES.get(variable.name, variable.name): variable
+        for layer in model.layers
+        for variable in layer.weights
+    }
+
+
+def _on_jax(loss_fn, model, variables, images, labels):
+    fixed = [variable.value for variable in model.non_trainable_variables]
+
+    def loss(values):
+        logits, _ = model.stateless_call(values, fixed, images, training=True)
+        return loss_fn(labels, logits)
+
+    return jax.value_and_grad(loss)([variable.value for variable in variables])
+
+
+def _on_tensorflow(loss_fn, model, variables, images, labels):
+    with tf.GradientTape() as tape:
+        loss = loss_fn(labels, model(images, training=True))
+    return loss, tape.gradient(loss, [variable.value for variable in variables])
+
+
+def _on_torch(loss_fn, model, variables, images, labels):
+    model.zero_grad()
+    loss = loss_fn(labels, model(images, training=True))
+    loss.backward()
+    found = [variable.value.grad for variable in variables]
+    model.zero_grad()  # to None: what was found stays
+    return loss, found
+
+
+_DIFFERENTIATE = {"jax": _on_jax, "tensorflow": _on_tensorflow, "torch": _on_torch}

@@ -1,0 +1,103 @@
+"""What the program knows of TensorFlow: a layer goes by its attribute's name; kernels are HWIO and (in, out)."""
+
+import os
+
+import tensorflow as tf
+
+_NAMES = {"kernel": "weight"}
+
+
+def describe():
+    threads = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ["TF_NUM_INTRAOP_THREADS"])
+    devices = tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("CPU")
+    return {"version": tf.__version__, "device": devices[0].device_type.lower(), "threads": threads}
+
+
+def seed(number):
+    tf.keras.utils.set_random_seed(number)
+
+
+def set_dtype(dtype):
+    tf.keras.backend.set_floatx(dtype)
+    tf.keras.config.set_dtype_policy(dtype)
+
+
+def to_native(array):
+    return tf.constant(array)
+
+
+def to_numpy(value):
+    return value.numpy()
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return {name: value for name, value in vars(model).items() if isinstance(value, tf.keras.layers.Layer)}
+
+
+def parameters(model):
+    return {name: to_numpy(variable) for name, variable in _variables(model).items()}
+
+
+def set_parameters(model, arrays):
+    for name, variable in _variables(model).items():
+        variable.assign(arrays[name])
+
+
+def forward(state, images, training):
+    return state.model(images, training=training)
+
+
+def gradients(version, state, images, labels):
+    with tf.GradientTape() as tape:
+        loss = version.loss_fn(state.model, images, labels)
+    named = _variables(state.model)
+    found = tape.gradient(loss, {name: variable.value for name, variable in named.items()})
+    return loss, {name: None if value is None else to_numpy(value) for name, value in found.items()}
+
+
+def train_step(version, state, images, labels):
+    return version.train_step(state.model, state.optimizer, images, labels)
+
+
+def apply_gradients(state, gradients):
+    names = _names(state.model)
+    variables = state.model.trainable_variables
+    state.optimizer.apply([tf.constant(gradients[names[id(variable)]]) for variable in variables], variables)
+
+
+def optimizer_state(state):
+    """Keras keeps the rate inside the velocity: v = 0.9 v − rate · g. What is handed over is v as in v = 0.9 v + g."""
+    names, rate = _names(state.model), float(state.optimizer.learning_rate)
+    if not rate:
+        return {}
+    slots = getattr(state.optimizer, "momentums", None) or []  # SGD without momentum has none
+    variables = state.model.trainable_variables[: len(slots)]
+    return {
+        "velocity/" + names[id(variable)]: to_numpy(slot) / -rate
+        for variable, slot in zip(variables, slots, strict=True)
+    }
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    tf.test.experimental.sync_devices()
+
+
+def _variables(model):
+    """Every variable of every layer, trainable or not, by name."""
+    return {
+        layer + "." + _NAMES.get(variable.name, variable.name): variable
+        for layer, value in layers(model).items()
+        for variable in value.weights
+    }
+
+
+def _names(model):
+    return {id(variable): name for name, variable in _variables(model).items()}

@@ -1,0 +1,290 @@
+"""Ctrl-C and SIGTERM at any moment leave no process, no half environment and no half file, and end with 130 or 143.
+
+The moments are exact: an audit hook in the program's own process (the interpreter's events: files opened and renamed,
+processes started, modules imported) sends the signal; or a version says that it has begun, and then waits.
+"""
+
+import json
+import os
+import re
+import signal
+import socket
+import time
+
+import planted
+import psutil
+import pytest
+from planted import TEXT
+
+# Runs `rosetta` and sends itself a signal at the moment of the nth event that matches.
+AT = """
+import os, re, signal, sys
+
+number, event, pattern, count = int(sys.argv[1]), sys.argv[2], re.compile(sys.argv[3]), int(sys.argv[4])
+left = [count]
+
+def hook(name, arguments):
+    if name == event and pattern.search(" ".join(map(repr, arguments))):
+        left[0] -= 1
+        if left[0] == 0:
+            os.kill(os.getpid(), number)
+
+sys.addaudithook(hook)
+sys.argv[:] = ["rosetta", *sys.argv[5:]]
+from dlrosetta.cli import main
+try:
+    main()
+finally:
+    if left[0] > 0:
+        print("never came", event, pattern.pattern, file=sys.stderr)
+"""
+INT, TERM = signal.SIGINT, signal.SIGTERM
+STATUS = {INT: 130, TERM: 143}
+STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
+
+
+def at(place, number, event, pattern, *arguments, count=1, **environ):
+    """Run `rosetta` with the arguments, and send it the signal at that moment; check how it ended, and what it left."""
+    command = (planted.sys.executable, "-c", AT, int(number), event, pattern, count)
+    done = place.call(*arguments, command=command, timeout=60, **environ)
+    assert "never came" not in done.stderr, done.stderr
+    ended_well(place, number, done.returncode, done.stdout, done.stderr)
+
+
+def ended_well(place, number, status, stdout, stderr):
+    assert status == STATUS[number], (status, stdout, stderr)
+    assert "Traceback" not in stderr
+    assert (stderr.splitlines()[-1:] == ["Interrupted."]) == (number == INT)
+    assert stdout == ""
+    assert planted.processes_of(place) == []
+    assert place.left_over() == []
+
+
+def begun(place, *arguments, **environ):
+    """Start `rosetta`, and wait until the version says that it has begun."""
+    process = place.start(*arguments, **environ)
+    deadline = time.monotonic() + 40
+    while not (place.folder / "begun").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def waiting(place, when="True"):
+    """An edit: the train step says that it has begun, and never ends."""
+    begin = f"open({str(place.folder / 'begun')!r}, 'w').close(); time.sleep(600)"
+    return (STEP, f"    import os, time\n    if {when}: {begin}\n{STEP}")
+
+
+def verdicts(place):
+    return [json.loads(path.read_text())["cell"]["verdict"] for path in (place.cache / "proofs").glob("*.json")]
+
+
+# -- prove -------------------------------------------------------------------------------------------------------------
+
+PROVE = ("prove", TEXT, "--frameworks", "one,two", "--dtype", "float32")
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "pattern", "count"),
+    [
+        (INT, "import", r"^'scipy\.stats'", 1),
+        (TERM, "import", r"^'dlrosetta\.proof\.run'", 1),
+        (INT, "os.mkdir", r"scratch", 1),
+        (TERM, "tempfile.mkdtemp", r"scratch", 1),
+        (INT, "subprocess.Popen", r"worker", 1),
+        (TERM, "subprocess.Popen", r"worker", 2),
+        (INT, "open", r"parameters\.safetensors", 1),
+        (TERM, "open", r"out\.safetensors", 3),
+        (INT, "open", r"proofs.*\.tmp'", 1),
+        (TERM, "os.rename", r"proofs", 1),
+        (INT, "shutil.rmtree", r"scratch", 1),
+    ],
+)
+def test_a_proof(place, number, event, pattern, count):
+    for slug in ("one", "two"):
+        place.plant(slug)
+    at(place, number, event, pattern, *PROVE, count=count)
+    assert set(verdicts(place)) <= {"proven"}
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize("whom", ["group", "program"])
+def test_a_proof_in_the_midst_of_a_computation(place, number, whom):
+    place.plant("one", waiting(place))
+    place.plant("two")
+    process = begun(place, *PROVE, "--json")
+    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    stdout, stderr = process.communicate(timeout=20)
+    ended_well(place, number, process.returncode, stdout, stderr)
+    assert set(verdicts(place)) <= {"proven"}
+
+
+def test_an_interruption_is_not_remembered_as_a_failure(place):
+    """A cell that was proven before stays proven."""
+    place.plant("one", waiting(place, f"os.path.exists({str(place.folder / 'on')!r})"))
+    assert place.prove("one")[1]["one"]["verdict"] == "proven"
+    assert verdicts(place) == ["proven"]
+    (place.folder / "on").touch()
+    process = begun(place, *PROVE[:3], "one", *PROVE[4:])
+    process.send_signal(INT)
+    process.communicate(timeout=20)
+    assert verdicts(place) == ["proven"]
+
+
+def test_pressing_ctrl_c_again_and_again(place):
+    for slug in ("one", "two"):
+        place.plant(slug, waiting(place))
+    process = begun(place, *PROVE)
+    while process.poll() is None:
+        process.send_signal(INT)
+        time.sleep(0.005)
+    process.communicate()
+    assert process.returncode in (130, -INT)
+    gone(place)
+
+
+def gone(place):
+    deadline = time.monotonic() + 5
+    while planted.processes_of(place) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert planted.processes_of(place) == []
+
+
+# -- compare -----------------------------------------------------------------------------------------------------------
+
+COMPARE = ("compare", TEXT, "--frameworks", "one,two", "--budget", "1", "--json")
+
+
+@pytest.fixture
+def proven(place):
+    """Two versions whose proofs are known, so that a comparison begins at once; steps sleep, so that few fill a round."""
+    for slug in ("one", "two"):
+        place.plant(slug, (STEP, f"    import time; time.sleep(0.05)\n{STEP}"))
+    assert {cell["verdict"] for cell in place.prove("one", "two")[1].values()} == {"proven"}
+    return place
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "pattern", "count"),
+    [
+        (INT, "tempfile.mkdtemp", r"scratch", 2),
+        (TERM, "subprocess.Popen", r"worker", 2),
+        (INT, "open", r"results.*\.tmp'", 1),
+        (TERM, "os.rename", r"results", 1),
+        (INT, "shutil.rmtree", r"scratch", 1),
+    ],
+)
+def test_a_comparison(proven, number, event, pattern, count):
+    at(proven, number, event, pattern, *COMPARE, count=count)
+    assert list(proven.results.glob("*")) == []
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_a_comparison_in_the_midst_of_a_round(place, number):
+    """The proof takes 24 steps on a model at most; the step that waits is one of the comparison's."""
+    place.plant("one", waiting(place, "model.__dict__.setdefault('steps', []).append(1) or len(model.steps) > 30"))
+    place.plant("two")
+    process = begun(place, *COMPARE)
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=20)
+    ended_well(place, number, process.returncode, stdout, stderr)
+
+
+# -- run ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "pattern"), [(TERM, "subprocess.Popen", r"run\.py"), (INT, "import", r"^'psutil'")]
+)
+def test_a_run_that_has_hardly_begun(place, number, event, pattern):
+    place.plant("one", ("# %% Data", "print('begun', flush=True)\nimport time\ntime.sleep(600)\n\n\n# %% Data"))
+    if event == "import":  # is part of ending what runs
+        process = place.start("run", TEXT, "one")
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=20)
+        ended_well(place, number, process.returncode, stdout, stderr)
+    else:
+        at(place, number, event, pattern, "run", TEXT, "one")
+
+
+# -- golden ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "pattern"),
+    [
+        (INT, "import", r"^'autograd"),
+        (TERM, "open", r"\.golden\.npz\.\d+\.tmp"),
+        (INT, "os.rename", r"golden\.npz"),
+        (TERM, "os.remove", r"\.golden\.npz"),
+    ],
+)
+def test_a_golden(place, number, event, pattern):
+    file = place.stone / TEXT / "golden.npz"
+    before = file.read_bytes()
+    if event != "os.remove":  # by then the new one is there
+        at(place, number, event, pattern, "golden", TEXT)
+        assert file.read_bytes() == before
+    else:
+        at(place, number, event, pattern, "golden", TEXT)
+
+
+# -- env create --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "event", "pattern"),
+    [
+        (INT, "os.mkdir", r"environments"),
+        (TERM, "subprocess.Popen", r"'venv'"),
+        (INT, "subprocess.Popen", r"'install'"),
+        (TERM, "os.rename", r"environments"),
+        (INT, "open", r"\.lock'"),
+    ],
+)
+def test_an_environment(place, number, event, pattern):
+    place.plant_real("one")
+    at(place, number, event, pattern, "env", "create", "one", **place.closed())
+    made = list((place.cache / "environments").glob("[!.]*"))
+    assert made == []
+    done = place.call("env", "create", "one", **place.closed())
+    assert (done.returncode, done.stdout.startswith("one: ready, ")) == (0, True)
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+@pytest.mark.parametrize(
+    "command", [("env", "create", "one"), (*PROVE[:3], "one"), ("run", TEXT, "one")], ids=lambda c: c[0]
+)
+def test_an_environment_whose_download_hangs(place, number, command):
+    place.plant_real("one")
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes calls and never answers
+        links = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        process = place.start(*command, **place.closed(PIP_FIND_LINKS=links))
+        silent.settimeout(30)
+        call, _ = silent.accept()
+        with call:
+            assert any("uv" in child.name() for child in psutil.Process(process.pid).children(recursive=True))
+            os.killpg(process.pid, number)
+            stdout, stderr = process.communicate(timeout=20)
+    assert re.match(r"Making 1 environment\(s\) under .*: one \(3 MB\); 3 MB in all\.\n", stderr)
+    ended_well(place, number, process.returncode, stdout, stderr)
+
+
+# -- anywhere ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_anywhere_at_all(place, number):
+    """Whatever the moment is: the program is stopped after ever more files that it opens."""
+    for slug in ("one", "two"):
+        place.plant(slug)
+    for count in (1, 40, 160, 640):
+        command = (planted.sys.executable, "-c", AT, int(number), "open", "", count)
+        done = place.call(*PROVE, command=command, timeout=60)
+        assert done.returncode in (STATUS[number], -number, 0)
+        gone(place)
+        assert place.left_over() == []
+        assert set(verdicts(place)) <= {"proven"}
