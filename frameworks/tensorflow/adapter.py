@@ -54,8 +54,8 @@ def forward(state, images, training):
 def gradients(version, state, images, labels):
     with tf.GradientTape() as tape:
         loss = version.loss_fn(state.model, images, labels)
-    named = _variables(state.model)
-    found = tape.gradient(loss, {name: variable.value for name, variable in named.items()})
+    names = _names(state.model)
+    found = tape.gradient(loss, {names[id(variable)]: variable.value for variable in state.model.trainable_variables})
     return loss, {name: None if value is None else to_numpy(value) for name, value in found.items()}
 
 

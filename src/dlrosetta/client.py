@@ -12,6 +12,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import secrets
 import select
 import signal
@@ -36,6 +37,7 @@ MEMORY = 12 * 2**30  # bytes that a worker and its children may hold resident, w
 MOST_OUTPUT = 64 * 2**20  # bytes of standard output and error; a worker that prints more is broken
 LOOK_EVERY = 0.1  # seconds between looks at memory and output
 LONGEST_LINE = 2**24  # bytes of one answer: arrays travel as files
+ROOM = "Set ROSETTA_CACHE to a folder with room that you may write to"
 LONGEST_REASON = 500  # characters of a worker's error that are shown
 MARK = "ROSETTA_RUN"  # names one worker or run in the environment of all that it starts
 CHILDREN_EVERY = 2.0  # seconds between looks at the worker's children, which cost more
@@ -102,7 +104,7 @@ def end_marked(mark: str) -> None:
 
 def unwritable(path: object, error: OSError) -> str:
     """What to say where the cache cannot be written, and what to do."""
-    return f"{path} cannot be written: {error.strerror}. Set ROSETTA_CACHE to a folder with room that you may write to"
+    return f"{path} cannot be written: {error.strerror}. {ROOM}"
 
 
 def one_line(text: object) -> str:
@@ -193,6 +195,8 @@ class Worker:
                 raise self._liar(f"expected a result or an error on the private pipe, received {json.dumps(answer)}")
             line = told.get("line") if isinstance(told.get("line"), int) else None
             shown = f"{one_line(told.get('type', 'Error'))}: {one_line(told.get('message', ''))}"
+            if re.search(r"\[Errno (?:28|122)\]", shown):  # ENOSPC, EDQUOT: where it writes is its scratch folder
+                shown = f"{shown}. {ROOM}"
             raise WorkerFailed(shown, line, str(told.get("traceback", "")))
 
     def alive(self) -> bool:

@@ -97,7 +97,7 @@ def _make_all(missing: list[Framework]) -> dict[str, Path | RosettaError]:
     console.print(f"Making {len(missing)} environment(s) under {root()}: {names}; {total} in all.", soft_wrap=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     result: dict[str, Path | RosettaError] = {}
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=len(missing))
         for framework in missing:
 

@@ -86,6 +86,7 @@ def steps(ask: Asker, text: Text, small: dict[str, Any], given: dict[str, np.nda
     if RATE not in text.hyperparameters:
         return []
     ask.create({**small, RATE: 0.0})
+    lost = float(ask.arrays("trace", batch="batch")["loss"])
     ask.plain("evaluate", batch=ask.file("batch"))  # must not leave its mode behind
     losses = ask.arrays("train", batches="same")["losses"]
     after = ask.arrays("parameters")
@@ -94,6 +95,7 @@ def steps(ask: Asker, text: Text, small: dict[str, Any], given: dict[str, np.nda
     if text.dropout:
         idle = sum(_same(loss, calm) for loss in losses)
         again = sum(_same(losses[i], losses[j]) for i in range(len(losses)) for j in range(i))
+        found.append(Check("dropout acts in loss_fn", float(_same(lost, calm)), 0.0, "Loss"))
         found.append(Check("dropout acts in train steps", float(idle), 0.0, "Train step"))
         found.append(Check("dropout draws anew in every train step", float(again), 0.0, "Train step"))
     return found

@@ -127,6 +127,8 @@ def _unmixed(order: list[int]) -> float:
 
     That is, examples near their places (as a small shuffle buffer leaves them), or neighbours together (whole batches).
     """
+    if len(set(order)) < 2:
+        return 1.0  # nothing of the data's own is in it, and nothing to correlate
     places = np.array(order)
     correlation = float(np.corrcoef(places, np.arange(len(places)))[0, 1]) * math.sqrt(len(places) - 1)
     neighbours = float(np.mean(np.abs(np.diff(places)) == 1))

@@ -39,9 +39,12 @@ def _describe_error(error, path):
     for frame, number in traceback.walk_tb(error.__traceback__):
         if path is not None and frame.f_code.co_filename == path:
             line = number
-    text = traceback.format_exception(type(error), error, error.__traceback__)
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if line is None and path is not None:  # a function rewritten by AutoGraph names its origin in the message only
+        named = re.findall(r'File "%s", line (\d+)' % re.escape(path), text)
+        line = int(named[-1]) if named else None
     message = str(error).strip() or "no message"
-    return {"type": type(error).__name__, "message": message, "line": line, "traceback": "".join(text)}
+    return {"type": type(error).__name__, "message": message, "line": line, "traceback": text}
 
 
 def serve(channel, adapter_path, hello):

@@ -58,16 +58,24 @@ def load(path):
     length = struct.unpack("<Q", blob[:8])[0]
     if length > min(_LONGEST_HEADER, len(blob) - 8):
         raise ValueError("Expected a safetensors header in %s. Received: a length of %d" % (path, length))
-    arrays = {}
-    for name, entry in json.loads(blob[8 : 8 + length].decode("utf-8")).items():
-        if name == "__metadata__":
-            continue
-        begin, end = entry["data_offsets"]
-        dtype = np.dtype(_TO_NUMPY[entry["dtype"]])
-        count = int(np.prod(entry["shape"], dtype=np.int64))
-        if not 0 <= begin <= end <= len(blob) - 8 - length or end - begin != count * dtype.itemsize:
-            raise ValueError(
-                "Expected %r of %s to hold %d × %s. Received: bytes %d to %d" % (name, path, count, dtype, begin, end)
-            )
-        arrays[name] = np.frombuffer(blob, dtype, count, 8 + length + begin).reshape(entry["shape"])
-    return arrays
+    try:
+        header = dict(json.loads(blob[8 : 8 + length].decode("utf-8")))
+        header.pop("__metadata__", None)
+        return {name: _array(blob, 8 + length, entry) for name, entry in header.items()}
+    except (KeyError, TypeError, ValueError) as error:
+        received = "%s %s" % (type(error).__name__, error)
+        raise ValueError("Expected a safetensors header in %s. Received: %s" % (path, received)) from error
+
+
+def _array(blob, start, entry):
+    """The array that one entry of the header describes, in the data that begins at `start`."""
+    begin, end = entry["data_offsets"]
+    dtype, shape = np.dtype(_TO_NUMPY[entry["dtype"]]), tuple(entry["shape"])
+    count = 1
+    for size in shape:  # not numpy's product, which overflows
+        if not isinstance(size, int) or size < 0:
+            raise ValueError("a shape of %r" % (shape,))
+        count *= size
+    if not 0 <= begin <= end <= len(blob) - start or end - begin != count * dtype.itemsize:
+        raise ValueError("bytes %r to %r for %d × %s" % (begin, end, count, dtype))
+    return np.frombuffer(blob, dtype, count, start + begin).reshape(shape)

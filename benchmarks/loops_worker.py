@@ -1,5 +1,6 @@
-"""Runs inside a framework's environment; see overhead.py. Prints two lists of seconds as JSON."""
+"""Runs inside a framework's environment; see loops.py. Prints the seconds of both ways, round by round, as JSON."""
 
+import importlib.util
 import json
 import sys
 import time
@@ -7,7 +8,7 @@ import types
 
 job = json.loads(sys.argv[1])
 package = types.ModuleType("dlrosetta")
-package.__path__ = [job["worker"].rsplit("/", 1)[0]]
+package.__path__ = [job["package"]]
 sys.modules["dlrosetta"] = package
 
 from dlrosetta.worker.__main__ import _load_adapter  # noqa: E402
@@ -25,7 +26,7 @@ version, state, batches = session.version, session.state, session.prepared
 def own_loop():
     """The loop of the version's main: its own train_step, called as its author calls it."""
     for images, labels in batches:
-        if state.optimizer is None or "keras" in job["version"]:
+        if "keras" in version.__dict__:
             loss = version.train_step(state.model, images, labels)
         else:
             loss = version.train_step(state.model, state.optimizer, images, labels)
@@ -40,9 +41,21 @@ def timed(function):
     return time.perf_counter() - start
 
 
-harness, own = [], []
+def harness():
+    return session.steps(len(batches))["seconds"]
+
+
+if job["plain"]:
+    spec = importlib.util.spec_from_file_location("plain", job["plain"])
+    plain = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(plain)
+    other = plain.make(version)
+    first, second = (lambda: timed(own_loop)), (lambda: timed(lambda: other(batches)))
+else:
+    first, second = harness, (lambda: timed(own_loop))
+
+seconds = ([], [])
 for number in range(job["rounds"] + 3):
-    pair = [lambda: harness.append(session.steps(job["steps"])["seconds"]), lambda: own.append(timed(own_loop))]
-    for action in pair if number % 2 else reversed(pair):
-        action()
-print(json.dumps([harness[3:], own[3:]]))
+    for place in (0, 1) if number % 2 else (1, 0):
+        seconds[place].append((first, second)[place]())
+print(json.dumps([one[3:] for one in seconds]))

@@ -1,0 +1,50 @@
+"""Two ways to take the same train steps, as the median of paired ratios with its bootstrap 95 % interval.
+
+    uv run python benchmarks/loops.py overhead [FRAMEWORK ...]
+        the worker's `steps`, which `rosetta compare` times, over the loop of the version's own `main`: the bar is 1.01
+    uv run python benchmarks/loops.py plain [FRAMEWORK ...]
+        the loop of the version's own `main` over the plainest loop of the framework's documentation (plain_*.py)
+
+Both ways run in one process on the same batches, in turn, on all cores. Below 1 the first is the faster.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from dlrosetta import client, environments, frameworks, intervals, machine, paths, texts
+from dlrosetta.proof import run
+
+ROUNDS = 30
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    kind, *names = sys.argv[1:] or ["overhead"]
+    text = texts.select("cnn", texts.find(paths.stone_dirs()))[0]
+    for framework in frameworks.select(",".join(names) or "all", frameworks.find()):
+        python = environments.ensure(framework)
+        env = client.worker_environment(framework.environ(machine.threads(), python.parent.parent), machine.threads())
+        job = {
+            "package": str(paths.PACKAGE),
+            "adapter": str(framework.adapter),
+            "layout": dict(framework.layout),
+            "version": str(run.version_of(text, framework)),
+            "layers": text.layers,
+            "constants": list(text.hyperparameters),
+            "plain": str(HERE / f"plain_{framework.version}.py") if kind == "plain" else None,
+            "rounds": ROUNDS,
+            "steps": 4,
+        }
+        command = [python, HERE / "loops_worker.py", json.dumps(job)]
+        done = subprocess.run(
+            command, env={**env, "ROSETTA_DATA": "sample"}, stdout=subprocess.PIPE, text=True, check=True
+        )
+        first, second = json.loads(done.stdout.splitlines()[-1])
+        found = intervals.ratio(first, second)
+        print(f"{kind} {framework.slug:18} {found.median:.3f}  [{found.low:.3f}, {found.high:.3f}]", flush=True)
+
+
+if __name__ == "__main__":
+    main()

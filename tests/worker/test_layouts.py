@@ -1,0 +1,109 @@
+"""Every layout there and back, and that what is permuted still computes the same."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from dlrosetta.frameworks import LAYOUTS
+from dlrosetta.worker.layouts import Layouts
+
+LAYERS = [
+    {
+        "name": "conv",
+        "parameters": {"weight": {"shape": [6, 3, 5, 2], "role": "conv"}, "bias": {"shape": [6], "role": "vector"}},
+    },
+    {
+        "name": "first",
+        "flattens": [6, 4, 5],
+        "parameters": {"weight": {"shape": [7, 120], "role": "dense"}, "bias": {"shape": [7], "role": "vector"}},
+    },
+    {"name": "last", "parameters": {"weight": {"shape": [10, 7], "role": "dense"}}},
+]
+SHAPES = {f"{layer['name']}.{name}": spec["shape"] for layer in LAYERS for name, spec in layer["parameters"].items()}
+EVERY = [dict(zip(LAYOUTS, choice, strict=True)) for choice in product(*LAYOUTS.values())]
+
+
+def drawn(*shape):
+    return np.random.default_rng(len(shape)).normal(size=shape)
+
+
+@pytest.fixture(params=EVERY, ids=lambda layout: "-".join(layout.values()))
+def layouts(request):
+    return Layouts(request.param, LAYERS)
+
+
+def layout(**changes):
+    return Layouts({"conv": "OIHW", "dense": "OI", "activations": "channels_first", **changes}, LAYERS)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_a_parameter_there_and_back(layouts, name):
+    array = drawn(*SHAPES[name])
+    native = layouts.parameter_to_native(name, array)
+    back = layouts.parameter_to_canonical(name, native)
+    assert np.array_equal(back, array)
+    assert native.flags["C_CONTIGUOUS"] and back.flags["C_CONTIGUOUS"]
+    assert sorted(native.ravel()) == sorted(array.ravel())
+
+
+def test_images_and_activations_there_and_back(layouts):
+    images = drawn(2, 3, 8, 9)
+    assert np.array_equal(layouts.activation_to_canonical("", layouts.images_to_native(images), True), images)
+    assert np.array_equal(layouts.activation_to_canonical("conv", layouts.images_to_native(images), False), images)
+    labels = np.arange(4)
+    assert layouts.images_to_native(labels) is labels
+
+
+def test_the_layouts_are_what_their_names_say():
+    kernel = drawn(6, 3, 5, 2)
+    last = layout(conv="HWIO", dense="IO", activations="channels_last")
+    native = last.parameter_to_native("conv.weight", kernel)
+    assert native.shape == (5, 2, 3, 6)
+    assert native[4, 1, 2, 5] == kernel[5, 2, 4, 1]
+    dense = drawn(10, 7)
+    assert np.array_equal(last.parameter_to_native("last.weight", dense), dense.T)
+    images = drawn(2, 3, 8, 9)
+    assert last.images_to_native(images).shape == (2, 8, 9, 3)
+    assert last.images_to_native(images)[1, 7, 8, 2] == images[1, 2, 7, 8]
+    for name, shape in SHAPES.items():  # the canonical layout is left as it is
+        assert np.array_equal(layout().parameter_to_native(name, drawn(*shape)), drawn(*shape))
+
+
+@pytest.mark.parametrize("dense", ["OI", "IO"])
+def test_a_dense_layer_on_a_flattened_image_computes_the_same(dense):
+    """A channels-last framework flattens its pixels in another order, and its kernel must follow."""
+    last = layout(dense=dense, activations="channels_last")
+    image, kernel = drawn(2, 6, 4, 5), drawn(7, 120)
+    expected = image.reshape(2, -1) @ kernel.T
+    flat = last.images_to_native(image).reshape(2, -1)  # as the framework sees it
+    native = last.parameter_to_native("first.weight", kernel)
+    received = flat @ (native if dense == "IO" else native.T)
+    assert np.allclose(received, expected, rtol=1e-12)
+    assert np.array_equal(last.activation_to_canonical("first", flat, True), image.reshape(2, -1))
+
+
+def test_what_leaves_that_layer_and_what_reaches_others_is_left_alone():
+    last = layout(activations="channels_last")
+    for layer, is_input, size in (("first", False, 120), ("last", True, 120), ("first", True, 60)):
+        array = drawn(2, size)
+        assert last.activation_to_canonical(layer, array, is_input) is array
+
+
+def test_a_convolution_computes_the_same():
+    last = layout(conv="HWIO", activations="channels_last")
+    image, kernel = drawn(2, 3, 8, 9), drawn(6, 3, 5, 2)
+    windows = np.lib.stride_tricks.sliding_window_view(image, (5, 2), axis=(2, 3))  # (N, C, H, W, h, w)
+    expected = np.einsum("nchwij,ocij->nohw", windows, kernel)
+    native = last.images_to_native(image)
+    windows = np.lib.stride_tricks.sliding_window_view(native, (5, 2), axis=(1, 2))  # (N, H, W, C, h, w)
+    received = np.einsum("nhwcij,ijco->nhwo", windows, last.parameter_to_native("conv.weight", kernel))
+    assert np.allclose(last.activation_to_canonical("conv", received, False), expected, rtol=1e-12)
+
+
+def test_gradients_and_velocities_go_as_their_parameters_and_what_is_unknown_as_it_is(layouts):
+    array = drawn(4, 5)
+    assert np.array_equal(layouts.parameter_to_canonical("other.weight", array), array)
+    assert np.array_equal(layouts.parameter_to_native("other.weight", array), array)
+    misshapen = drawn(7, 60)  # no kernel on the flattened image: the check of shapes is to see it as it is
+    assert layouts.parameter_to_canonical("first.weight", misshapen).size == misshapen.size
