@@ -274,6 +274,16 @@ def test_an_environment(place, number, event, pattern):
     assert (done.returncode, done.stdout.startswith("one: ready, ")) == (0, True)
 
 
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_a_lock(place, number):
+    place.plant_real("one")
+    folder = place.frameworks / "one"
+    (folder / "requirements.in").write_text("borrowed\n", encoding="utf-8")
+    before = (folder / "requirements.lock").read_bytes()
+    at(place, number, "os.rename", r"requirements\.lock", "env", "lock", "one", **place.closed())
+    assert (folder / "requirements.lock").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("command", "number"),
     [(("env", "create", "one"), INT), ((*PROVE[:3], "one"), TERM), (("compare", *PROVE[1:3], "one"), INT)],

@@ -149,6 +149,8 @@ def test_a_version_that_goes_wrong_costs_its_own_cell_and_says_how(everything, s
     assert cell["verdict"] == ("failed" if message else "differs")
     if message:
         assert re.fullmatch(message, cell["reason"]), cell["reason"]
+    else:  # an answer that is merely wrong is compared, however it is shaped
+        assert "could not be used" not in cell["reason"]
     assert "\n" not in cell["reason"] and len(cell["reason"]) < 600
     if section is None:
         return

@@ -50,7 +50,8 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer = version.make_optimizer(state.model)
+    made = version.make_optimizer(state.model)
+    state.optimizer = getattr(state.model, "optimizer", None) or made  # a compiled model's steps take its own
 
 
 def layers(model):
@@ -71,6 +72,7 @@ def forward(state, images, training):
 
 
 def gradients(version, state, images, labels):
+    """The loss is that of loss_fn, the gradients those that Keras trains on: with every layer's own penalty."""
     variables = state.model.trainable_variables
     loss, found = _DIFFERENTIATE[BACKEND](version.loss_fn, state.model, variables, images, labels)
     by_variable = {id(variable): value for variable, value in zip(variables, found, strict=True) if value is not None}
@@ -130,23 +132,26 @@ def _variables(model):
 def _on_jax(loss_fn, model, variables, images, labels):
     fixed = [variable.value for variable in model.non_trainable_variables]
 
-    def loss(values):
-        logits, _ = model.stateless_call(values, fixed, images, training=True)
-        return loss_fn(labels, logits)
+    def total(values):
+        logits, _, penalties = model.stateless_call(values, fixed, images, training=True, return_losses=True)
+        loss = loss_fn(labels, logits)
+        return loss + sum(penalties), loss
 
-    return jax.value_and_grad(loss)([variable.value for variable in variables])
+    (_, loss), found = jax.value_and_grad(total, has_aux=True)([variable.value for variable in variables])
+    return loss, found
 
 
 def _on_tensorflow(loss_fn, model, variables, images, labels):
     with tf.GradientTape() as tape:
         loss = loss_fn(labels, model(images, training=True))
-    return loss, tape.gradient(loss, [variable.value for variable in variables])
+        total = loss + sum(model.losses)
+    return loss, tape.gradient(total, [variable.value for variable in variables])
 
 
 def _on_torch(loss_fn, model, variables, images, labels):
     model.zero_grad()
     loss = loss_fn(labels, model(images, training=True))
-    loss.backward()
+    (loss + sum(model.losses)).backward()
     found = [variable.value.grad for variable in variables]
     model.zero_grad()  # to None: what was found stays
     return loss, found

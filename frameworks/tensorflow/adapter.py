@@ -54,8 +54,9 @@ def forward(state, images, training):
 def gradients(version, state, images, labels):
     with tf.GradientTape() as tape:
         loss = version.loss_fn(state.model, images, labels)
-    names = _names(state.model)
-    found = tape.gradient(loss, {names[id(variable)]: variable.value for variable in state.model.trainable_variables})
+    trained = {id(variable) for variable in state.model.trainable_variables}
+    named = {name: variable.value for name, variable in _variables(state.model).items() if id(variable) in trained}
+    found = tape.gradient(loss, named)
     return loss, {name: None if value is None else to_numpy(value) for name, value in found.items()}
 
 

@@ -2,7 +2,7 @@
 
 Keys are those of the checks: `input/conv1`, `output/conv1`, `logits`, `loss`, `gradient/conv1.weight`,
 `optimizer/conv1.weight`, `step 1/…`, `step 20/…`, `velocity/…`, `losses`, `evaluation logits`, `trained logits`,
-`metric`.
+`metric`; those of the loud batch have `loud ` before them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text
 
 APPLICATIONS = 3  # how often the optimizer alone is given one and the same gradient
+LOUD = 64.0  # by how much the loud batch is larger, and
+LOUD_GRADIENT = 1024.0  # the optimizer's loud gradients; powers of two, so that float32 holds them exactly
 
 Arrays = dict[str, np.ndarray]
 
@@ -86,12 +88,21 @@ def run(text: Text, labels: np.ndarray, dtype: Any = np.float64, wobble: int | N
     parameters = given(draws.initial_parameters(text), "parameters")
     train = given(draws.training_batches(text), "train")
     evaluation = given(evaluation_batch(text, labels), "evaluation")
-    results = _trace(module, parameters, {key: array[0] for key, array in train.items()})
+    first = {key: array[0] for key, array in train.items()}
+    results = _trace(module, parameters, first)
     results["evaluation logits"] = module.forward(parameters, evaluation["images"])
     results["metric"] = np.asarray(module.metric(results["evaluation logits"], evaluation["labels"]))
-    results.update(_optimizer(module, parameters, given(optimizer_gradients(text), "gradients")))
+    gradients = given(optimizer_gradients(text), "gradients")
+    results.update(_optimizer(module, parameters, gradients))
     trained = _train(module, parameters, train, results)
     results["trained logits"] = module.forward(trained, evaluation["images"])
+    shouted = draws.loud(first, LOUD)
+    extremes = {
+        **_trace(module, parameters, shouted),
+        **_optimizer(module, parameters, draws.loud(gradients, LOUD_GRADIENT)),
+    }
+    _train(module, parameters, {key: array[None] for key, array in shouted.items()}, extremes)
+    results.update({f"loud {name}": array for name, array in extremes.items()})
     return results
 
 

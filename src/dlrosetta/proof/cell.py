@@ -149,7 +149,8 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
 
     small = {"BATCH_SIZE": text.proof["batch"]}
     still = {**small, **{one["constant"]: 0.0 for one in text.dropout}}
-    shapes = checks.shapes(text, ask.create(still)["shapes"])
+    # A batch smaller than BATCH_SIZE, as an epoch's last may be: its loss is its own average.
+    shapes = checks.shapes(text, ask.create({**still, "BATCH_SIZE": small["BATCH_SIZE"] + 1})["shapes"])
     yield shapes
     if any(check.verdict == "differs" for check in shapes):
         return
@@ -157,9 +158,12 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
     yield judge.trace(ask.arrays("trace", batch="batch"))
     # More images than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
     yield [judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")]
-    yield judge.group(
-        "optimizer", ask.arrays("apply", gradients="gradients", times=reference.APPLICATIONS), "Optimizer"
-    )
+    # Large numbers: an activation or a gradient that is clipped where small ones never come.
+    yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
+    times = reference.APPLICATIONS
+    yield judge.group("optimizer", ask.arrays("apply", gradients="gradients", times=times), "Optimizer")
+    ask.create(still)
+    yield judge.group("loud optimizer", ask.arrays("apply", gradients="loud gradients", times=times), "Optimizer")
 
     ask.create(still)
     first = ask.arrays("train", batches="first")
@@ -169,9 +173,12 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
     losses = np.concatenate([first["losses"], rest["losses"]])
     trained = ask.arrays("predict", batch="evaluation").get("logits")
     yield [judge.tensor("losses", losses, "Train step"), judge.tensor("trained logits", trained, "Train step")]
+    ask.create(still)
+    yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
     yield from modes.dropout(ask, text, small)
     yield modes.steps(ask, text, small, given.parameters, float(given.golden.tensors["loss"].samples[0]))
+    yield modes.alone(ask, text, small)
     yield from _data(ask, text, *given.data[0])
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
@@ -206,6 +213,9 @@ class Asker:
             "batch": {key: array[0] for key, array in train.items()},
             "first": {key: array[:1] for key, array in train.items()},
             "rest": {key: array[1:] for key, array in train.items()},
+            "loud": draws.loud({key: array[0] for key, array in train.items()}, reference.LOUD),
+            "loud first": draws.loud({key: array[:1] for key, array in train.items()}, reference.LOUD),
+            "loud gradients": draws.loud(given.gradients, reference.LOUD_GRADIENT),
             "same": {key: np.stack([array[0]] * 3) for key, array in train.items()},
             "evaluation": given.evaluation,
             "gradients": given.gradients,

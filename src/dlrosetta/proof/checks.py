@@ -63,25 +63,28 @@ class Judge:
     ) -> Check:
         """Compare one array with the golden's tensor of that name; a missing or misshapen one differs infinitely."""
         expected = self.golden.tensors[name]
-        steps = name.startswith(("step ", "losses", "trained"))
+        steps = name.removeprefix("loud ").startswith(("step ", "losses", "trained"))
         error = math.inf
         if array is not None and tuple(np.shape(array)) == expected.shape:
             error = distance(summarise(name, array), expected)
         return Check(name, error, self.bound(name, steps), section, layer, use)
 
-    def trace(self, arrays: dict[str, np.ndarray]) -> list[Check]:
-        """Activations in order of computation, logits, loss, then gradients in the order in which they are computed."""
+    def trace(self, arrays: dict[str, np.ndarray], kind: str = "") -> list[Check]:
+        """Activations in order of computation, logits, loss, then gradients in the order in which they are computed.
+
+        `kind` is what stands before the names in the golden: "" or "loud ".
+        """
         checks = []
         for layer in (one["name"] for one in self.text.layers):
             # What reaches a layer is the doing of the lines before its call; what leaves it is its own.
-            checks.append(self.tensor(f"input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
-            checks.append(self.tensor(f"output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
+            checks.append(self.tensor(f"{kind}input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
+            checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
         last = self.text.layers[-1]["name"]
-        checks.append(self.tensor("logits", arrays.get("logits"), "Model", last, use=True))
-        checks.append(self.tensor("loss", arrays.get("loss"), "Loss"))
+        checks.append(self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True))
+        checks.append(self.tensor(f"{kind}loss", arrays.get("loss"), "Loss"))
         gradients = [
             self.tensor(
-                f"gradient/{layer['name']}.{name}",
+                f"{kind}gradient/{layer['name']}.{name}",
                 arrays.get(f"gradient/{layer['name']}.{name}"),
                 "Model",
                 layer["name"],

@@ -94,11 +94,28 @@ def steps(ask: Asker, text: Text, small: dict[str, Any], given: dict[str, np.nda
     found = [Check(f"{RATE} is used", float(moved), 0.0, "Optimizer", word=RATE)]
     if text.dropout:
         idle = sum(_same(loss, calm) for loss in losses)
-        again = sum(_same(losses[i], losses[j]) for i in range(len(losses)) for j in range(i))
+        again = _repeated(losses)
         found.append(Check("dropout acts in loss_fn", float(_same(lost, calm)), 0.0, "Loss"))
         found.append(Check("dropout acts in train steps", float(idle), 0.0, "Train step"))
         found.append(Check("dropout draws anew in every train step", float(again), 0.0, "Train step"))
     return found
+
+
+def alone(ask: Asker, text: Text, small: dict[str, Any]) -> list[Check]:
+    """In the version's own train steps each dropout layer alone draws anew: what a compiler has traced may not."""
+    found: list[Check] = []
+    if RATE not in text.hyperparameters:
+        return found
+    for one in text.dropout:
+        ask.create({**small, **_only(text, one["constant"]), RATE: 0.0})
+        again = _repeated(ask.arrays("train", batches="same")["losses"])
+        found.append(Check(f"{one['name']} draws anew in every train step", float(again), 0.0, "Model", one["name"]))
+    return found
+
+
+def _repeated(losses: np.ndarray) -> int:
+    """How many pairs of losses come from one and the same forward pass."""
+    return sum(_same(losses[i], losses[j]) for i in range(len(losses)) for j in range(i))
 
 
 def _same(one: float, other: float) -> bool:

@@ -31,6 +31,7 @@ def _load_adapter(path):
 
 def _describe_error(error, path):
     """Message, traceback, and the line of the version's file that was running, where there is one."""
+    import re
     import traceback
 
     line = None
