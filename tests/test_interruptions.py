@@ -105,8 +105,9 @@ PROVE = ("prove", TEXT, "--frameworks", "one,two", "--dtype", "float32")
     ],
 )
 def test_a_proof(place, number, event, pattern, count):
-    for slug in ("one", "two"):
-        place.plant(slug)
+    started = event in ("import", "os.mkdir", "tempfile.mkdtemp", "subprocess.Popen")
+    for slug in ("one", "two"):  # a worker that is started all the same would not end by itself
+        place.plant(slug, *([waiting(place)] if started else []))
     at(place, number, event, pattern, *PROVE, count=count)
     assert set(verdicts(place)) <= {"proven"}
 

@@ -16,6 +16,7 @@ from dlrosetta.proof import run
 
 ROOT = Path(__file__).resolve().parents[1]
 
+
 @pytest.fixture
 def places(tmp_path, monkeypatch):
     """A folder of texts that holds the real `cnn`, and one of frameworks that does not exist yet."""

@@ -1,7 +1,8 @@
 """The prover is proven: each fault of the catalogue is planted in a copy of a version, and must be caught and located.
 
 One worker a framework serves all its faults, one after the other, in float32: that is what every framework can do, and
-it has the looser bounds.
+it has the looser bounds. By default the first catalogue is planted whole, and of the others every fourth fault; with
+`-m wide` the rest.
 """
 
 import shutil
@@ -16,6 +17,7 @@ from dlrosetta.sections import section_of
 
 EDITS = catalogue.load()
 FAULTS = [edit for edit in EDITS if edit.section]
+WHOLE, EVERY = "torch", 4
 SAME = [edit for edit in EDITS if not edit.section]
 AS_IT_IS = [
     catalogue.Edit(slug, text, "as it is", ()) for slug, text in sorted({(one.framework, one.text) for one in EDITS})
@@ -71,8 +73,18 @@ def copy(tmp_path):
     return make
 
 
+def chosen(edits):
+    """Parameters of a test: those that are not run by default are marked `wide`."""
+    places, found = Counter(), []
+    for edit in edits:
+        wide = edit.framework != WHOLE and places[edit.framework] % EVERY
+        places[edit.framework] += 1
+        found.append(pytest.param(edit, id=str(edit), marks=[pytest.mark.wide] if wide else []))
+    return found
+
+
 @pytest.mark.frameworks
-@pytest.mark.parametrize("edit", FAULTS, ids=str)
+@pytest.mark.parametrize("edit", chosen(FAULTS))
 def test_a_fault_is_caught_and_located(prover, edit, copy):
     text = copy(edit)
     version = run.version_of(text, KNOWN[edit.framework])
@@ -94,11 +106,8 @@ def test_other_words_for_the_same_are_no_fault(prover, edit, copy):
 @pytest.mark.frameworks
 @pytest.mark.parametrize("edit", AS_IT_IS, ids=str)
 def test_a_version_as_it_is_is_proven(prover, edit, copy):
-    single, *double = prover.prove(
-        edit.framework, copy(edit), [name for name in run.DTYPES if name in KNOWN[edit.framework].dtypes]
-    )
-    assert (single.dtype, single.verdict, single.reason) == ("float32", "proven", None)
-    assert all(found.verdict in ("proven", "waived") for found in double), [found.reason for found in double]
+    (found,) = prover.prove(edit.framework, copy(edit), ["float32"])
+    assert (found.verdict, found.reason) == ("proven", None)
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=str)

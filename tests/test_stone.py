@@ -1,0 +1,85 @@
+"""Every version that is there is the same model, in every framework. Real environments, real workers."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from dlrosetta import frameworks, paths, sections, texts
+from dlrosetta.proof import run
+
+ROSETTA = Path(sys.executable).with_name("rosetta")
+KNOWN = frameworks.find()
+TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dirs()).items()}
+CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in run.DTYPES if dtype not in one.dtypes]
+VERSIONS = sorted({run.version_of(text, one) for text in TEXTS.values() for one in KNOWN.values()})
+
+
+@pytest.fixture(scope="module")
+def proven():
+    """The cells of `rosetta prove TEXT --frameworks all --json`, by text, framework and dtype."""
+    found = {}
+    for name in TEXTS:
+        command = [ROSETTA, "prove", name, "--frameworks", "all", "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr + done.stdout[-4000:]
+        for cell in json.loads(done.stdout)["cells"]:
+            found[name, cell["framework"], cell["dtype"]] = cell
+    return found
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("slug", KNOWN)
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_version_is_proven_in_float32(proven, text, slug):
+    cell = proven[text, slug, "float32"]
+    assert (cell["verdict"], cell["reason"]) == ("proven", None)
+    assert len(cell["checks"]) > 100
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("slug", KNOWN)
+@pytest.mark.parametrize("text", TEXTS)
+def test_and_in_float64_or_it_says_why_not(proven, text, slug):
+    cell = proven[text, slug, "float64"]
+    waivers = [one for one in TEXTS[text].waivers if slug in one["frameworks"] and one["dtype"] == "float64"]
+    if "float64" in KNOWN[slug].dtypes:
+        assert cell["verdict"] == ("waived" if waivers else "proven"), cell["reason"]
+    else:
+        assert (cell["verdict"], cell["reason"]) == ("cannot", KNOWN[slug].cannot["float64"])
+        assert "https://" in cell["reason"]
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("text", TEXTS)
+def test_every_waiver_is_still_needed(proven, text):
+    """Passing unexpectedly is a failure too: then the waiver hides what is no longer there."""
+    for waiver in TEXTS[text].waivers:
+        for slug in waiver["frameworks"]:
+            waived = [
+                one["name"] for one in proven[text, slug, waiver["dtype"]]["checks"] if one["verdict"] == "waived"
+            ]
+            for pattern in waiver["checks"]:
+                assert any(fnmatch(name, pattern) for name in waived), (slug, pattern)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize(("slug", "dtype"), CANNOT)
+def test_what_cannot_be_still_cannot(slug, dtype):
+    text = next(one for one in TEXTS.values() if run.version_of(one, KNOWN[slug]).is_file())
+    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=run.DTYPES)], [dtype])
+    assert cell.verdict in ("differs", "failed")
+
+
+@pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.name)
+def test_a_version_is_nine_sections_short_and_imports_only_what_it_may(path):
+    source = path.read_text(encoding="utf-8")
+    assert [part.name for part in sections.split(source)] == ["", *sections.NAMES]
+    assert len(source.splitlines()) <= 160
+    for word in ("argparse", "time", "logging", "dlrosetta.worker", "dlrosetta.proof"):
+        assert f"import {word}" not in source and f"from {word}" not in source, word
+    assert source.count("dlrosetta") == 1 and "from dlrosetta import data\n" in source
