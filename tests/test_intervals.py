@@ -36,12 +36,14 @@ def test_the_interval_of_a_median_covers_it(count, kind):
 def test_what_is_as_fast_is_seldom_said_to_differ_though_the_machine_drifts(count):
     """Rounds are paired: what slows the machine down slows both."""
     random = np.random.default_rng(0)
-    wrong = 0
+    wrong, widths = 0, []
     for _ in range(REPEATS):
         drift = np.linspace(1, random.uniform(0.5, 2), count)
         found = intervals.ratio(noise(random, count) * drift, noise(random, count) * drift)
         wrong += not found.low <= 1 <= found.high
+        widths.append(found.half_width)
     assert wrong / REPEATS < 0.10
+    assert np.median(widths) < 0.04  # as narrow as if nothing drifted
 
 
 def test_what_is_a_tenth_slower_is_found_slower():
