@@ -220,28 +220,15 @@ def test_a_version_that_is_changed_between_its_proof_and_its_timing_is_not_timed
     assert done.returncode == 1
 
 
-# -- with --profile full -----------------------------------------------------------------------------------------------
-
-
-def test_a_training_that_diverges_is_null_in_the_document_and_no_crash(place):
-    place.edit(place.stone / TEXT / "text.toml", ("EPOCHS = 10", "EPOCHS = 1"))
-    assert place.call("golden", TEXT).returncode == 0
-    after = counting("return np.float32('nan')", 21)
-    place.plant("tiny", ("EPOCHS = 10", "EPOCHS = 1"), sleeping(1, after))
-    done = place.call("compare", TEXT, "--frameworks", "tiny", "--budget", "1", "--profile", "full", "--json")
-    (cell,) = json.loads(done.stdout)["cells"]
-    assert cell["verdict"] == "proven"
-    assert cell["training"]["losses"] == [None] and 0 < cell["accuracy"] < 1
-
-
 # -- results -----------------------------------------------------------------------------------------------------------
 
 
 def test_what_was_measured_is_shown_also_where_it_cannot_be_kept(place):
-    place.plant("tiny", sleeping(20))
+    place.plant("tiny")
+    place.version("tiny").unlink()
     (place.folder / "file").touch()
     done = quick(place, "tiny", ROSETTA_RESULTS=place.folder / "file" / "results")
-    assert json.loads(done.stdout)["cells"][0]["verdict"] == "proven"
+    assert json.loads(done.stdout)["cells"][0]["verdict"] == "cannot"
     assert done.returncode == 1
     assert done.stderr.count("\n") == 2
     assert f"Error: {place.folder}/file/results/{TEXT}-quick-" in done.stderr

@@ -94,18 +94,15 @@ PROVE = ("prove", TEXT, "--frameworks", "one,two", "--dtype", "float32")
         (INT, "import", r"^'scipy", 1),
         (TERM, "import", r"^'dlrosetta\.proof\.run'", 1),
         (INT, "os.mkdir", r"scratch", 1),
-        (TERM, "tempfile.mkdtemp", r"scratch", 1),
         (INT, "subprocess.Popen", r"worker", 1),
         (TERM, "subprocess.Popen", r"worker", 2),
-        (INT, "open", r"parameters\.safetensors", 1),
         (TERM, "os.remove", r"out\.safetensors", 3),
-        (INT, "open", r"proofs.*\.tmp'", 1),
         (TERM, "os.rename", r"proofs", 1),
         (INT, "shutil.rmtree", r"scratch", 1),
     ],
 )
 def test_a_proof(place, number, event, pattern, count):
-    started = event in ("import", "os.mkdir", "tempfile.mkdtemp", "subprocess.Popen")
+    started = event in ("os.mkdir", "subprocess.Popen")
     for slug in ("one", "two"):  # a worker that is started all the same would not end by itself
         place.plant(slug, *([waiting(place)] if started else []))
     at(place, number, event, pattern, *PROVE, count=count)
@@ -308,7 +305,7 @@ def test_an_environment_whose_download_hangs(place, command, number):
 # -- anywhere ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("number", "count"), [(INT, 1), (TERM, 100), (INT, 800), (TERM, 1600)])
+@pytest.mark.parametrize(("number", "count"), [(INT, 1), (TERM, 800), (INT, 1600)])
 def test_anywhere_at_all(place, number, count):
     """Whatever the moment is: when it has opened so many files. Before it is set up, it ends as any program does."""
     for slug in ("one", "two"):

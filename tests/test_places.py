@@ -35,8 +35,13 @@ def mine(place):
     return place
 
 
-@pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("how", ["options", "variables", "neither"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        *((name, how) for name in COMMANDS for how in ("options", "variables")),
+        *((name, "neither") for name in ("rosetta", "read", "prove", "env list", "new version")),
+    ],
+)
 def test_every_command_finds_them(mine, name, how, tmp_path):
     command, said = COMMANDS[name]
     if command[:1] == ("new",) and command[1] != "version":
@@ -90,7 +95,7 @@ def test_several_folders_and_the_last_one_wins(mine, tmp_path):
     assert seen([0], [1, 2]) == ({"only_a", "only_b", "only_c"}, 0)
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if not name.startswith("new ")])
+@pytest.mark.parametrize("name", ["rosetta", "prove", "run", "golden", "env create"])
 def test_a_folder_that_is_none_is_a_wrong_call(mine, name):
     command = COMMANDS[name][0]
     if name != "golden":  # which needs no framework

@@ -37,6 +37,12 @@ pass_on(from_worker, answers)
 """
 
 
+# A train step whose loss is no number after more steps than a proof takes on one model: JSON has no word for that.
+DIVERGES = """    model.steps = getattr(model, "steps", 0) + 1
+    return loss if model.steps < 23 else np.float32("nan")
+"""
+
+
 def schema(name):
     found = json.loads((SCHEMAS / f"{name}.schema.json").read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(found)
@@ -53,16 +59,18 @@ def passed(tmp_path_factory, template):
         patch.setenv("ROSETTA_CACHE", str(place.cache))
         environments = [
             place.plant("fails", ("def build_model():", "def build_model():\n    raise ValueError")),
-            place.plant("tiny", ("EPOCHS = 10", "EPOCHS = 2")),
+            place.plant("tiny"),
+            place.plant("diverges", ("    return loss\n", DIVERGES)),
         ]
     place.edit(place.stone / TEXT / "text.toml", ("EPOCHS = 10", "EPOCHS = 2"))
-    place.edit(place.version("fails"), ("EPOCHS = 10", "EPOCHS = 2"))
+    for slug in ("diverges", "fails", "tiny"):
+        place.edit(place.version(slug), ("EPOCHS = 10", "EPOCHS = 2"))
     assert place.call("golden", TEXT).returncode == 0
     for environment in environments:
         python = environment / "bin" / "python"
         line = f'#!/bin/sh\nexec "{sys.executable}" "{relay}" "{log}" "$@"\n'
         python.write_text(line, encoding="utf-8")
-    both = ("--frameworks", "fails,tiny", "--json")
+    both = ("--frameworks", "diverges,fails,tiny", "--json")
     proof = place.call("prove", TEXT, *both)
     comparison = place.call("compare", TEXT, *both, "--budget", "1", "--profile", "full")
     lines = log.read_text(encoding="utf-8").splitlines()
@@ -105,6 +113,7 @@ def test_prove_json(passed):
     schema("prove").validate(document)
     verdicts = {(cell["framework"], cell["dtype"]): cell["verdict"] for cell in document["cells"]}
     assert verdicts == {
+        ("diverges", "float32"): "proven", ("diverges", "float64"): "proven",
         ("fails", "float32"): "failed", ("fails", "float64"): "failed",
         ("tiny", "float32"): "proven", ("tiny", "float64"): "proven",
     }  # fmt: skip
@@ -115,9 +124,10 @@ def test_compare_json_and_its_result_file(passed):
     validator.validate(document)
     (file,) = passed[3].results.iterdir()
     assert json.loads(file.read_text(encoding="utf-8")) == document
-    fails, tiny = document["cells"]
+    diverges, fails, tiny = document["cells"]
     assert (fails["verdict"], fails["items_per_second"], fails["accuracy"]) == ("failed", None, None)
     assert tiny["accuracy"] > 0.3 and len(tiny["training"]["losses"]) == 2
+    assert diverges["training"]["losses"] == [None, None] and diverges["accuracy"] > 0.3
     assert tiny["batch_size"] == 64 and len(tiny["items_per_second"]["samples"]) >= 8
 
 

@@ -53,7 +53,7 @@ def number(value: float) -> str:
 
 def proof_table(title: str, cells: Iterable[Cell]) -> Table:
     """One row a cell: the verdict, and the check that comes nearest to its bound or breaks it first."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name, justify in (
         ("framework", "left"),
         ("precision", "left"),

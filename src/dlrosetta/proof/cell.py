@@ -97,6 +97,7 @@ def examine(
             yield failure(text, framework, version, dtype, error)
         return
     dead: WorkerFailed | None = None
+    able = [dtype for dtype in dtypes if dtype in framework.dtypes]
     for dtype in dtypes:
         if dtype not in framework.dtypes:
             reason = framework.cannot.get(dtype, f"{framework.title} does not train in {dtype} (framework.toml)")
@@ -106,7 +107,7 @@ def examine(
         try:
             if dead is not None:
                 raise dead
-            for group in _questions(worker, text, version, given, dtype):
+            for group in _questions(worker, text, version, given, dtype, dtype == able[0]):
                 found.extend(group)
                 if not thorough and any(_departs(text, framework, dtype, check) for check in group):
                     break
@@ -138,8 +139,13 @@ def failure(
     return Cell(framework.slug, dtype, "failed", found or [], where, error.message, error.detail)
 
 
-def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: str) -> Iterator[list[Check]]:
-    """Ask in order of blame; yield the checks of each answer. Ends early where the parameters do not match."""
+def _questions(
+    worker: Worker, text: Text, version: Path, given: Given, dtype: str, behaviour: bool
+) -> Iterator[list[Check]]:
+    """Ask in order of blame; yield the checks of each answer. Ends early where the parameters do not match.
+
+    Behaviour has no precision of its own: it is asked about in the first precision only.
+    """
     judge = Judge(text, given.golden, dtype)
     ask = Asker(worker, given, text)
     constants = ask.plain(
@@ -176,6 +182,12 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
     ask.create(still)
     yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
+    if behaviour:
+        yield from _behaviour(ask, text, given, judge, small)
+
+
+def _behaviour(ask: Asker, text: Text, given: Given, judge: Judge, small: dict[str, Any]) -> Iterator[list[Check]]:
+    """What a version does beside arithmetic: dropout, modes, initialisation, data, evaluation."""
     yield from modes.dropout(ask, text, small)
     yield modes.steps(ask, text, small, given.parameters, float(given.golden.tensors["loss"].samples[0]))
     yield modes.alone(ask, text, small)
@@ -184,9 +196,7 @@ def _questions(worker: Worker, text: Text, version: Path, given: Given, dtype: s
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
     yield modes.evaluation(ask, given.golden.metric)
-    if (
-        dtype == "float32" and "EPOCHS" in text.hyperparameters
-    ):  # loaders yield float32: only there do model and data meet
+    if judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
         ask.create({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
         metric = ask.plain("evaluate", batch=ask.file("test"))["metric"]
         yield [Check("test data", abs(ask.plain("fit")["metric"] - metric), 1e-6, "Data", word="load_data")]
