@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,9 @@ def test_a_folder_becomes_a_framework(tmp_path):
     assert tiny.layout == {"conv": "OIHW", "dense": "OI", "activations": "channels_first"}
     assert tiny.version_file("cnn") == "cnn_tiny.py"
     assert tiny.environ(4, Path("/e")) == {"TINY_THREADS": "4", "TINY_FLAGS": "--threads=4 --home=/e/home"}
+    cached = replace(tiny, proof_env={"TINY_CACHE": "{environment}/compiled"})
+    assert cached.environ(4, Path("/e")) == tiny.environ(4, Path("/e"))  # what is timed compiles
+    assert cached.environ(4, Path("/e"), proof=True)["TINY_CACHE"] == "/e/compiled"
     assert not tiny.default
 
 

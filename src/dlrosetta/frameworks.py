@@ -50,6 +50,7 @@ class Framework:
     debian: tuple[str, ...] = ()
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
+    proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
     cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks: why, with a link
     adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
@@ -74,13 +75,14 @@ class Framework:
         """Return the name of the file that it runs for a text: `cnn_keras.py`."""
         return f"{text}_{self.version}{self.extension}"
 
-    def environ(self, threads: int, environment: Path) -> dict[str, str]:
+    def environ(self, threads: int, environment: Path, proof: bool = False) -> dict[str, str]:
         """Return the environment variables that a worker needs; `{threads}` and `{environment}` are filled in."""
+        declared = {**self.env, **self.proof_env} if proof else self.env
 
         def fill(value: str) -> str:
             return value.replace("{threads}", str(threads)).replace("{environment}", str(environment))
 
-        return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in self.env.items()}
+        return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
 
     def content_hash(self) -> str:
         """Return the sha256 (hex) of adapter, description and lock: a proof holds for exactly these."""
@@ -227,5 +229,6 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "size_mb": ("a whole number", _whole, False),
     "cannot": ("a table of dtypes and reasons", _reasons, False),
     "env": ("a table of environment variables and texts", _variables, False),
+    "proof_env": ("a table of environment variables and texts", _variables, False),
     "threads": ("a list of environment variables", _list_of(_matching(VARIABLE.pattern)), False),
 }

@@ -36,7 +36,7 @@ class Prover:
         framework = KNOWN[slug]
         if slug != self.slug or not self.worker.alive():
             self.close()
-            self.worker = run.start(framework, environments.ensure(framework), threads=1, data="sample")
+            self.worker = run.start(framework, environments.ensure(framework), threads=1, proof=True)
             self.slug = slug
         if text.name not in self.given:
             self.given[text.name] = cell.Given.of(text, golden.load(text), run.sample(text.data))

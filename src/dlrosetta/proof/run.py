@@ -107,7 +107,7 @@ def _prove_one(
         reason = f"{python.message} {python.hint or ''}".strip()
         return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
     try:
-        with start(framework, python, threads=1, data="sample", patience=patience) as worker:
+        with start(framework, python, threads=1, proof=True, patience=patience) as worker:
             return list(examine(worker, text, framework, version, given, dtypes))
     except client.WorkerFailed as error:
         return [failure(text, framework, version, dtype, error) for dtype in dtypes]
@@ -116,11 +116,11 @@ def _prove_one(
         return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
 
 
-def start(framework: Framework, python: Path, threads: int, data: str | None = None, **limits: Any) -> client.Worker:
-    """Start the worker of a framework. `data` sets ROSETTA_DATA ("sample" for what ships in the package)."""
-    env = client.worker_environment(framework.environ(threads, python.parent.parent), threads)
-    if data is not None:
-        env["ROSETTA_DATA"] = data
+def start(framework: Framework, python: Path, threads: int, proof: bool = False, **limits: Any) -> client.Worker:
+    """Start the worker of a framework. In a `proof` it sees the sample that ships in the package, and `proof_env`."""
+    env = client.worker_environment(framework.environ(threads, python.parent.parent, proof), threads)
+    if proof:
+        env["ROSETTA_DATA"] = "sample"
     return client.start_python(python, framework.adapter, env, **limits)
 
 
