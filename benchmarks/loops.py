@@ -9,6 +9,7 @@ Both ways run in one process on the same batches, in turn, on all cores. Below 1
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 from dlrosetta import client, environments, frameworks, intervals, machine, paths, texts
 from dlrosetta.proof import run
 
-ROUNDS = 30
+ROUNDS = int(os.environ.get("ROUNDS", "30"))
 HERE = Path(__file__).parent
 
 
