@@ -72,7 +72,9 @@ class Judge:
     def trace(self, arrays: dict[str, np.ndarray], kind: str = "") -> list[Check]:
         """Activations in order of computation, logits, loss, then gradients in the order in which they are computed.
 
-        `kind` is what stands before the names in the golden: "" or "loud ".
+        `kind` is what stands before the names in the golden: "" or "loud ". Activations locate a fault and are none by
+        themselves: a ReLU may stand within a layer, a padding before it. Where logits, loss and every gradient agree,
+        an activation that does not is left out.
         """
         checks = []
         for layer in (one["name"] for one in self.text.layers):
@@ -80,8 +82,8 @@ class Judge:
             checks.append(self.tensor(f"{kind}input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
             checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
         last = self.text.layers[-1]["name"]
-        checks.append(self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True))
-        checks.append(self.tensor(f"{kind}loss", arrays.get("loss"), "Loss"))
+        logits = self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True)
+        loss = self.tensor(f"{kind}loss", arrays.get("loss"), "Loss")
         gradients = [
             self.tensor(
                 f"{kind}gradient/{layer['name']}.{name}",
@@ -95,7 +97,10 @@ class Judge:
         if all(check.verdict == "differs" for check in gradients):
             for check in gradients:  # every layer at once: what they share is the loss
                 check.section, check.layer = "Loss", None
-        return checks + gradients
+        outcome = [logits, loss, *gradients]
+        if all(check.verdict == "proven" for check in outcome):
+            checks = [check for check in checks if check.verdict == "proven"]
+        return checks + outcome
 
     def group(self, prefix: str, arrays: dict[str, np.ndarray], section: str) -> list[Check]:
         """Every parameter under `prefix/`, and every optimizer slot that the cell could read.
