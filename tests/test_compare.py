@@ -249,3 +249,17 @@ def test_a_guarded_cell_fails_alone_whatever_happens(place):
     assert cell.reason == "an answer could not be used: KeyError: 'seconds'"
     compare._guard(cell, lambda: action(WorkerFailed("printed more than 64 MB")))
     assert cell.reason == "printed more than 64 MB"
+
+
+def test_the_full_profile_also_trains_and_says_seconds_and_accuracy(done):
+    place = done[0]
+    shown = place.call("compare", TEXT, "--frameworks", "steady", "--profile", "full", "--budget", "1")
+    assert shown.returncode == 0, shown.stderr
+    document = json.loads(max(place.results.glob("*-full-*.json")).read_text(encoding="utf-8"))
+    (cell,) = document["cells"]
+    steps = 10 * -(-1437 // 64)
+    assert document["profile"] == "full" and 0.5 < cell["accuracy"] < 1
+    assert steps * 0.010 < cell["training"]["seconds"] < 10 * steps * 0.010
+    assert len(cell["training"]["losses"]) == 10 and cell["training"]["losses"][-1] < cell["training"]["losses"][0]
+    row = next(line for line in shown.stdout.splitlines() if line.startswith("steady"))
+    assert row.split()[-1] == f"{cell['accuracy']:.3f}" and row.split()[-3] == f"{cell['training']['seconds']:.0f}"
