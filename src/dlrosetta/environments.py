@@ -4,14 +4,10 @@ An environment is ready when its folder bears its name, and it gets that name by
 killed run leaves only a hidden `.<name>.<pid>.tmp`, which nobody takes for an environment; whoever next holds that
 name's file lock sweeps it away. Two programs that want the same one wait for each other; those that want different ones
 do not. The name holds a hash of the lock file: a new lock makes a new environment, and the old one stays until removed.
-
-pip's settings (environment variables and configuration files) are translated for uv, for pip's are what people on
-closed networks have. uv's own variables win over them.
 """
 
 from __future__ import annotations
 
-import configparser
 import contextlib
 import hashlib
 import os
@@ -19,17 +15,16 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from dlrosetta import interpreters, paths
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
+from dlrosetta.indexes import places, uv_settings
 
 NAME = re.compile(r"([a-z][a-z0-9_]*)-[0-9a-f]{12}")
 Say = Callable[[str], None]
@@ -135,7 +130,7 @@ def _make(framework: Framework, python: Path, target: Path, say: Say) -> None:
     log.unlink(missing_ok=True)
     environ, flags = uv_settings(os.environ)
     uv = partial(_uv, slug=framework.slug, environ=environ, cwd=root(), log=log, say=say)
-    if _has_torch(framework.lock) and not _places(environ, flags) and "UV_TORCH_BACKEND" not in environ:
+    if _has_torch(framework.lock) and not places(environ, flags) and "UV_TORCH_BACKEND" not in environ:
         flags.append("--torch-backend=auto")  # the build for this machine's GPU, or for its CPU
     try:
         # Relocatable, for it is renamed. `cwd` keeps uv from the settings of whatever project the caller stands in.
@@ -178,7 +173,7 @@ def lock(framework: Framework, progress: Say | None = None) -> Path:
         environ.pop(extra, None)
     if not torch:
         flags += ["--universal", "--fork-strategy=fewest"]
-    elif not _places(environ, flags):
+    elif not places(environ, flags):
         flags.append("--torch-backend=cpu")
     flags += ["--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
     flags += ["--python-version", str(framework.python)]
@@ -328,79 +323,3 @@ def failure(slug: str, status: int, lines: list[str], log: Path) -> RosettaError
     return RosettaError(
         f"Could not make {slug}'s environment: {reason}: {detail}", hint=f"{hint.format(slug=slug)} Log: {log}"
     )
-
-
-# ---- pip's settings
-
-
-def uv_settings(environ: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-    """Return the environment for uv and the flags to add, from pip's settings and uv's own, which win."""
-    # These name an environment other than the one that is being made.
-    result = {k: v for k, v in environ.items() if k not in ("UV_PYTHON", "UV_SYSTEM_PYTHON", "VIRTUAL_ENV")}
-    pip = pip_settings(environ)
-    own_index = {"UV_DEFAULT_INDEX", "UV_INDEX_URL"} & set(environ)
-    links = [link for link in pip.get("find-links", "").split() if _there(link)]
-    if links and "UV_FIND_LINKS" not in environ:
-        result["UV_FIND_LINKS"] = ",".join(links)
-    if "index-url" in pip and not own_index:
-        result["UV_DEFAULT_INDEX"] = pip["index-url"]
-    extra = [link for link in pip.get("extra-index-url", "").split() if _there(link)]
-    if extra and not {"UV_INDEX", "UV_EXTRA_INDEX_URL"} & set(environ):
-        result["UV_INDEX"] = " ".join(extra)
-        # pip takes the best version of all its indexes; uv would stop at the first that knows the package's name.
-        result.setdefault("UV_INDEX_STRATEGY", "unsafe-best-match")
-    if "cert" in pip:
-        result.setdefault("SSL_CERT_FILE", pip["cert"])
-    # uv has no variable for this one; UV_NO_INDEX is what people try.
-    no_index = environ.get("UV_NO_INDEX") or ("" if own_index else pip.get("no-index", ""))
-    return result, ["--no-index"] if no_index.lower() in ("1", "true", "yes", "on", "y", "t") else []
-
-
-def pip_settings(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what `pip install` would use, by long option name, from its configuration files and variables.
-
-    Order and precedence as in https://pip.pypa.io/en/stable/topics/configuration/
-    """
-    sections: dict[str, dict[str, str]] = {"global": {}, "install": {}}
-    for file in _pip_files(environ):
-        parser = configparser.RawConfigParser()
-        try:
-            parser.read(file, encoding="utf-8")
-        except (configparser.Error, UnicodeDecodeError) as error:
-            received = " ".join(str(error).split())
-            raise RosettaError(f"{file}: Expected pip's configuration. Received: {received}") from None
-        for section, values in sections.items():
-            items = parser.items(section) if parser.has_section(section) else []
-            values.update((key.replace("_", "-").lstrip("-"), value) for key, value in items if value)
-    variables = {key[4:].lower().replace("_", "-"): v for key, v in environ.items() if key.startswith("PIP_") and v}
-    return sections["global"] | sections["install"] | variables
-
-
-def _pip_files(environ: Mapping[str, str]) -> list[Path]:
-    named = environ.get("PIP_CONFIG_FILE")
-    if named == os.devnull:
-        return []
-    home = Path(environ.get("HOME") or Path.home())
-    config = Path(environ.get("XDG_CONFIG_HOME") or home / ".config")
-    system = [Path(part) / "pip" for part in environ.get("XDG_CONFIG_DIRS", "/etc/xdg").split(os.pathsep) if part]
-    folders = [*reversed(system), Path("/etc")]
-    if sys.platform == "darwin":
-        folders.insert(0, Path("/Library/Application Support/pip"))
-    if not (named and Path(named).exists()):  # as pip: a named file stands for the user's
-        mac = home / "Library/Application Support/pip"
-        folders += [home / ".pip", mac if sys.platform == "darwin" and mac.is_dir() else config / "pip"]
-    files = [folder / "pip.conf" for folder in (*folders, Path(sys.prefix))]
-    return [*files, Path(named)] if named else files
-
-
-def _places(environ: Mapping[str, str], flags: list[str]) -> bool:
-    """Whether somebody has said where packages come from."""
-    names = ("UV_FIND_LINKS", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL")
-    return "--no-index" in flags or any(environ.get(name) for name in names)
-
-
-def _there(link: str) -> bool:
-    """Whether a link is remote, or local and existing; uv refuses to start over a folder that is not."""
-    parts = urlsplit(link)
-    path = {"": link, "file": unquote(parts.path)}.get(parts.scheme)
-    return path is None or Path(path).expanduser().exists()
