@@ -163,7 +163,10 @@ def _questions(
     yield [checks.round_trip(given.parameters, ask.arrays("parameters"))]
     yield judge.trace(ask.arrays("trace", batch="batch"))
     # More images than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
-    yield [judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")]
+    logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
+    if judge.suspect:
+        logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
+    yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
     yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
     times = reference.APPLICATIONS

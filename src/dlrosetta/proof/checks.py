@@ -51,6 +51,7 @@ class Judge:
 
     def __init__(self, text: Text, golden: Golden, dtype: str):
         self.text, self.golden, self.dtype = text, golden, dtype
+        self.suspect: Check | None = None  # the first activation that departed and changed nothing so far
 
     def bound(self, name: str, steps: bool) -> float:
         """What the check `name` is allowed in this precision."""
@@ -74,7 +75,7 @@ class Judge:
 
         `kind` is what stands before the names in the golden: "" or "loud ". Activations locate a fault and are none by
         themselves: a ReLU may stand within a layer, a padding before it. Where logits, loss and every gradient agree,
-        an activation that does not is left out.
+        an activation that does not is left out, but remembered: other examples may show that it matters.
         """
         checks = []
         for layer in (one["name"] for one in self.text.layers):
@@ -99,6 +100,8 @@ class Judge:
                 check.section, check.layer = "Loss", None
         outcome = [logits, loss, *gradients]
         if all(check.verdict == "proven" for check in outcome):
+            departed = [check for check in checks if check.verdict == "differs"]
+            self.suspect = self.suspect or next(iter(departed), None)
             checks = [check for check in checks if check.verdict == "proven"]
         return checks + outcome
 
