@@ -260,6 +260,38 @@ def test_a_missing_interpreter(place):
     assert reason == f"{expected} uv python install 3.99"
 
 
+@pytest.mark.parametrize("needs", ["no-such-compiler", "libnosuch.so.7"])
+def test_a_missing_compiler_or_library(place, needs):
+    """It is looked for before anything is made or started, and costs its own framework only."""
+    line = 'threads = ["OMP_NUM_THREADS"]'
+    package = "no-such-package"
+    place.plant("well")
+    place.plant(
+        "lacking", toml=[(line, f'{line}\nneeds = ["sh", "{needs}"]\ndebian = ["{package}"]')], environment=False
+    )
+    (place.frameworks / "lacking" / "requirements.lock").write_text("\n", encoding="utf-8")
+    done, cells = place.prove("well", "lacking")
+    assert done.returncode == 1
+    assert (cells["well"]["verdict"], cells["lacking"]["verdict"]) == ("proven", "failed")
+    assert f"needs sh, {needs}. Not found: {needs}." in cells["lacking"]["reason"]
+    assert f"sudo apt-get install {package}" in cells["lacking"]["reason"]
+    for command in (["env", "create", "lacking"], ["run", TEXT, "lacking"]):
+        done = place.call(*command)
+        assert done.returncode == 1
+        shown = done.stdout + done.stderr
+        assert f"Not found: {needs}." in shown and f"Next: sudo apt-get install {package}" in shown
+        assert "Traceback" not in shown
+    assert not list((place.cache / "environments").glob("lacking*"))
+    assert place.left_over() == []
+
+
+@pytest.mark.parametrize("needs", ["sh", "libc.so.6"])
+def test_a_compiler_or_library_that_is_there(place, needs):
+    line = 'threads = ["OMP_NUM_THREADS"]'
+    place.plant("well", toml=[(line, f'{line}\nneeds = ["{needs}"]')])
+    assert place.prove("well")[1]["well"]["verdict"] == "proven"
+
+
 def test_a_missing_lock(place):
     place.plant("tiny", environment=False)
     _, reason = beside_a_healthy_one(place, "tiny")

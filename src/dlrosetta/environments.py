@@ -73,6 +73,7 @@ def ensure_all(frameworks: Iterable[Framework]) -> dict[str, Path | RosettaError
     missing = []
     for framework in frameworks:
         try:
+            framework.check_needs()
             if state(framework) == "ready":
                 result[framework.slug] = _python(folder(framework))
             else:
@@ -109,6 +110,7 @@ def _make_all(missing: list[Framework]) -> dict[str, Path | RosettaError]:
 
 def create(framework: Framework, progress: Say | None = None) -> Path:
     """Make the framework's environment unless another program has just done so; return its interpreter."""
+    framework.check_needs()
     target = folder(framework)
     say = progress or (lambda line: None)
     with _writing(framework.slug):

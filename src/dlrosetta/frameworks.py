@@ -8,7 +8,10 @@ default.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +50,8 @@ class Framework:
     python: str | None = None  # None: not run by Python
     dead: int | None = None  # the year of the last release; None: living
     default: bool = False  # among those used when nobody names any
-    debian: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()  # programs (a compiler) and shared libraries (libmpi.so.40) that this machine must have
+    debian: tuple[str, ...] = ()  # the packages that bring them
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
@@ -70,6 +74,13 @@ class Framework:
     @property
     def lock(self) -> Path:
         return self.folder / "requirements.lock"
+
+    def check_needs(self) -> None:
+        """Raise RosettaError where this machine lacks a program or a shared library that the framework needs."""
+        lacking = [name for name in self.needs if not _here(name)]
+        if lacking:
+            hint = f"sudo apt-get install {' '.join(self.debian)}" if self.debian else f"see {self.homepage}"
+            raise RosettaError(f"{self.title} needs {', '.join(self.needs)}. Not found: {', '.join(lacking)}.", hint)
 
     def version_file(self, text: str) -> str:
         """Return the name of the file that it runs for a text: `cnn_keras.py`."""
@@ -150,6 +161,20 @@ def load(folder: Path) -> Framework:
     return Framework(folder.name, folder, dead=None if status == "living" else status["dead"], **values)
 
 
+def _here(name: str) -> bool:
+    """Whether a program is on the PATH, or a shared library where the loader looks."""
+    if ".so" not in name:
+        return shutil.which(name) is not None
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    if any(folder and Path(folder, name).exists() for folder in folders):
+        return True
+    ldconfig = shutil.which("ldconfig", path=f"{os.environ.get('PATH', '')}{os.pathsep}/sbin{os.pathsep}/usr/sbin")
+    if ldconfig is None:
+        return True  # not a system that can be asked: the framework's own error will tell
+    listed = subprocess.run([ldconfig, "-p"], capture_output=True, text=True, check=False).stdout
+    return f"\t{name} (" in listed
+
+
 def _flat(table: dict[str, Any], file: Path) -> dict[str, Any]:
     """Name the entries of [layout] and [release] by dotted keys, so that one table of rules covers all."""
     flat = {}
@@ -225,6 +250,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     ),
     "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),
     "default": ("true or false", lambda value: isinstance(value, bool), False),
+    "needs": ("a list of programs and shared libraries", _list_of(_matching(r"[A-Za-z0-9][A-Za-z0-9+._-]*")), False),
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
     "size_mb": ("a whole number", _whole, False),
     "cannot": ("a table of dtypes and reasons", _reasons, False),
