@@ -90,8 +90,7 @@ class Session(object):
     def trace(self, batch, out):
         """Write what goes into and out of every layer in training mode, the logits, the loss and every gradient."""
         images, labels = self._batch(tensors.load(batch))
-        layers = self.adapter.layers(self.state.model)
-        seen, logits = record(layers, lambda: self.adapter.forward(self.state, images, True), self.adapter.to_numpy)
+        seen, logits = self._record(images, True)
         loss, gradients = self.adapter.gradients(self.version, self.state, images, labels)
         arrays = {"logits": self.adapter.to_numpy(logits), "loss": np.asarray(self.adapter.to_numpy(loss))}
         for layer, (received, result) in seen.items():
@@ -106,8 +105,7 @@ class Session(object):
     def activations(self, batch, out, layers, training):
         """Write the inputs of the given layers in training or evaluation mode, dropout as it is."""
         images, _ = self._batch(tensors.load(batch))
-        named = self.adapter.layers(self.state.model)
-        seen, _ = record(named, lambda: self.adapter.forward(self.state, images, training), self.adapter.to_numpy)
+        seen, _ = self._record(images, training)
         arrays = {
             "input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True)
             for name in layers
@@ -228,6 +226,19 @@ class Session(object):
         images = self.layouts.images_to_native(arrays["images"].astype(self.dtype))
         return self.adapter.to_native(images), self.adapter.to_native(arrays["labels"])
 
+    def _record(self, images, training):
+        """What went into and came out of every layer, and the logits. An adapter whose layers never see a batch of
+        concrete arrays has a `record` of its own.
+        """
+        own = getattr(self.adapter, "record", None)
+        if own is not None:
+            return own(self.state, images, training)
+        return record(
+            self.adapter.layers(self.state.model),
+            lambda: self.adapter.forward(self.state, images, training),
+            lambda value: np.array(self.adapter.to_numpy(value)),
+        )
+
     def _parameters(self):
         native = self.adapter.parameters(self.state.model)
         return {name: self.layouts.parameter_to_canonical(name, np.asarray(array)) for name, array in native.items()}
@@ -236,7 +247,9 @@ class Session(object):
         native = {
             name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in arrays.items()
         }
-        self.adapter.set_parameters(self.state.model, native)
+        replaced = self.adapter.set_parameters(self.state.model, native)
+        if replaced is not None:  # a model that cannot be changed
+            self.state.model = replaced
 
     def _parameters_and_state(self):
         arrays = self._parameters()
