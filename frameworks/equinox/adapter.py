@@ -66,8 +66,8 @@ def forward(state, images, training):
 
 
 def record(state, images, training):
-    """Under `vmap` layers see tracers of one example. What they saw is an output of the mapped function, and so it comes
-    back as arrays of the whole batch.
+    """Under `vmap` layers see tracers of one example. What they saw is made an output of the mapped function, and so it
+    comes back as arrays of the whole batch.
     """
     model = state.model if training else eqx.nn.inference_mode(state.model)
     named = layers(model)
@@ -132,7 +132,7 @@ def _named(tree):
 
 
 def _filled(model, arrays):
-    """The model's parameters alone with the values of `arrays`, by name, each in the parameter's precision and shape."""
+    """The model's parameters alone with the values of `arrays`, each in the parameter's precision and shape."""
 
     def fill(path, value):
         array = arrays[jax.tree_util.keystr(path, simple=True, separator=".")]

@@ -79,12 +79,12 @@ def build_model():
         return [model.conv1, model.conv2, model.conv3, model.conv4, model.fc1, model.fc2]
 
     key, *keys = random.split(random.key(SEED), 7)
-    model = CNN(key)  # kernels and biases uniform within ±1/√fan_in
+    model = CNN(key)  # modules never change: what has other kernels and biases is a new model
     glorot_uniform = jax.nn.initializers.glorot_uniform(in_axis=1, out_axis=0)  # kernels are (out, in, …)
     kernels = [glorot_uniform(key, layer.weight.shape) for key, layer in zip(keys, layers(model), strict=True)]
     biases = [jnp.zeros_like(layer.bias) for layer in layers(model)]
-    where = lambda model: [layer.weight for layer in layers(model)] + [layer.bias for layer in layers(model)]
-    return eqx.tree_at(where, model, kernels + biases)  # a new model: modules never change
+    model = eqx.tree_at(lambda model: [layer.weight for layer in layers(model)], model, kernels)
+    return eqx.tree_at(lambda model: [layer.bias for layer in layers(model)], model, biases)
 
 
 # %% Loss
