@@ -72,7 +72,7 @@ def test_what_may_differ(tmp_path):
         ('python = "3.11"', "python = 3.11", "Expected python = \"3.11\", or left out. Received: 3.11."),
         ("threads", "treads", "Unknown key 'treads'. Did you mean 'threads'?"),
         ("dense =", "dens =", "Unknown key 'layout.dens'. Did you mean 'layout.dense'?"),
-        ('"OIHW"', '"OHWI"', "Expected layout.conv = one of OIHW, HWIO. Received: 'OHWI'."),
+        ('"OIHW"', '"IOHW"', "Expected layout.conv = one of OIHW, HWIO, OHWI. Received: 'IOHW'."),
         ('["cpu"]', '["gpu"]', "Expected devices = a list of some of cpu, cuda, rocm, metal. Received: ['gpu']."),
         ('["cpu"]', "[]", "Expected devices = a list of some of cpu, cuda, rocm, metal. Received: []."),
         ('"living"', '"alive"', "or {dead = year of the last release}. Received: 'alive'."),

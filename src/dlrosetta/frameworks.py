@@ -24,7 +24,7 @@ from dlrosetta.toml import read_toml
 SLUG = re.compile(r"[a-z][a-z0-9_]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LAYOUTS = {
-    "conv": ("OIHW", "HWIO"),
+    "conv": ("OIHW", "HWIO", "OHWI"),
     "dense": ("OI", "IO"),
     "activations": ("channels_first", "channels_last"),
 }
