@@ -98,7 +98,7 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
-    slots = {"trace": "velocity"}
+    slots = {"trace": "velocity", "mu": "m", "nu": "v"}
     found = {}
     for path, value in _named(state.slots).items():
         for slot in slots:

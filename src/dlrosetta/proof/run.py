@@ -156,7 +156,7 @@ def prover_hash() -> str:
     """Of everything in the program that can change a verdict."""
     digest = hashlib.sha256()
     for path in sorted(
-        [*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py"), *PACKAGE.glob("data/*")]
+        [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in PACKAGE.glob(part)]
     ):
         if path.is_file() and path.name not in ("cli.py",):
             digest.update(path.read_bytes())

@@ -237,8 +237,9 @@ class Session(object):
         return self.adapter.to_native(inputs), labels
 
     def _seen(self, inputs, training):
-        """({canonical layer: (input, output)}, logits) of one forward pass. An adapter whose layers never see a batch of
-        concrete arrays has a `record` of its own.
+        """({canonical layer: (input, output)}, logits) of one forward pass.
+
+        An adapter whose layers never see a batch of concrete arrays has a `record` of its own.
         """
         own = getattr(self.adapter, "record", None)
         if own is not None:
