@@ -1,4 +1,4 @@
-"""What the program knows of PaddlePaddle. Parameters are called what Paddle calls them; kernels are OIHW, but (in, out).
+"""What the program knows of PaddlePaddle. Parameters have its own names; kernels are OIHW, but (in, out).
 
 A model may be compiled by `paddle.jit.to_static`: what must see every layer's values runs it uncompiled.
 """
