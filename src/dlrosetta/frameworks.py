@@ -8,6 +8,7 @@ default.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from dlrosetta.toml import read_toml
 
 SLUG = re.compile(r"[a-z][a-z0-9_]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LIBRARY = r"[\w+.-]+\.so(\.\d+)*"
+LINKS = "libraries"  # the folder of an environment that holds its `links`
 LAYOUTS = {
     "conv": ("OIHW", "HWIO"),
     "dense": ("OI", "IO"),
@@ -48,6 +51,7 @@ class Framework:
     dead: int | None = None  # the year of the last release; None: living
     default: bool = False  # among those used when nobody names any
     debian: tuple[str, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)  # name that a wheel asks for: shared library that is installed
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
@@ -82,7 +86,11 @@ class Framework:
         def fill(value: str) -> str:
             return value.replace("{threads}", str(threads)).replace("{environment}", str(environment))
 
-        return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
+        filled = {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
+        if self.links:
+            already = filled.get("LD_LIBRARY_PATH") or os.environ.get("LD_LIBRARY_PATH")
+            filled["LD_LIBRARY_PATH"] = os.pathsep.join([str(environment / LINKS), *([already] if already else [])])
+        return filled
 
     def content_hash(self) -> str:
         """Return the sha256 (hex) of adapter, description and lock: a proof holds for exactly these."""
@@ -191,6 +199,11 @@ def _variables(value: Any) -> bool:
     return isinstance(value, dict) and all(VARIABLE.fullmatch(k) and isinstance(v, str) for k, v in value.items())
 
 
+def _links(value: Any) -> bool:
+    names = [*value, *value.values()] if isinstance(value, dict) else [None]
+    return all(isinstance(name, str) and re.fullmatch(LIBRARY, name) for name in names)
+
+
 def _reasons(value: Any) -> bool:
     return isinstance(value, dict) and all(key in _DTYPES and _text(reason) for key, reason in value.items())
 
@@ -226,6 +239,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),
     "default": ("true or false", lambda value: isinstance(value, bool), False),
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
+    "links": ('a table of names of libraries, "libx.so.1" = "libx.so.2"', _links, False),
     "size_mb": ("a whole number", _whole, False),
     "cannot": ("a table of dtypes and reasons", _reasons, False),
     "env": ("a table of environment variables and texts", _variables, False),
