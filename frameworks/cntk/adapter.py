@@ -78,10 +78,11 @@ def gradients(version, state, images, labels):
     loss = version.loss_fn(state.model, C.input_variable(()))
     named = _parameters(state.model)
     wanted = [value for value in loss.parameters if value in named.values()]
-    found, lost = loss.grad(dict(zip(loss.arguments, (images, labels))), wrt=wanted, outputs=[loss.output])
-    by_name = {name: found.get(value) for name, value in named.items()}
+    inputs, answers = loss.arguments
+    found, lost = loss.grad({inputs: images, answers: labels}, wrt=wanted, outputs=[loss.output])
     return np.mean(lost), {
-        name: None if value is None else _flat(state.model, name, value) / len(labels) for name, value in by_name.items()
+        name: _flat(state.model, name, found[value]) / len(labels) if value in found else None
+        for name, value in named.items()
     }
 
 
@@ -113,7 +114,7 @@ class _Layer(object):
     def __init__(self, block):
         self.is_dense = block.op_name == "Dense"
         self.parameters = block.parameters
-        self.input = [value for value in block.inputs if not value.is_parameter and not value.is_constant][0]
+        self.input = next(value for value in block.inputs if not value.is_parameter and not value.is_constant)
         self.output = block.output
         self.result = None
 

@@ -54,8 +54,8 @@ def layers(model):
 
     def visit(block, path):
         for name, child in block._children.items():
-            found[".".join(path + [name])] = child
-            visit(child, path + [name])
+            found[".".join([*path, name])] = child
+            visit(child, [*path, name])
 
     visit(model, [])
     return found
@@ -125,9 +125,7 @@ def synchronize(state, value=None):
 def _parameters(model):
     """Every parameter of every layer, by name."""
     return {
-        layer + "." + name: value
-        for layer, block in layers(model).items()
-        for name, value in block._reg_params.items()
+        layer + "." + name: value for layer, block in layers(model).items() for name, value in block._reg_params.items()
     }
 
 

@@ -51,7 +51,7 @@ class Framework:
     dead: int | None = None  # the year of the last release; None: living
     default: bool = False  # among those used when nobody names any
     debian: tuple[str, ...] = ()
-    links: Mapping[str, str] = field(default_factory=dict)  # name that a wheel asks for: shared library that is installed
+    links: Mapping[str, str] = field(default_factory=dict)  # library that a wheel asks for: the one installed
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there

@@ -71,7 +71,8 @@ def make_optimizer(model):
 
 # %% Train step
 def train_step(model, optimizer, images, labels):
-    optimizer.train_minibatch(dict(zip(optimizer.loss_function.arguments, (images, labels))))
+    inputs, answers = optimizer.loss_function.arguments
+    optimizer.train_minibatch({inputs: images, answers: labels})
     return optimizer.previous_minibatch_loss_average
 
 
