@@ -43,7 +43,7 @@ def make_optimizer(version, state):
 
 
 def layers(model):
-    return {".".join(path): module for path, module in nnx.iter_modules(model) if path}
+    return {".".join(map(str, path)): module for path, module in nnx.iter_modules(model) if path}
 
 
 def parameters(model):
@@ -93,7 +93,7 @@ def synchronize(state, value=None):
 
 def _name(path):
     *layer, last = path
-    return ".".join([*layer, {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(last, last)])
+    return ".".join([*map(str, layer), {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(last, last)])
 
 
 def _filled(model, arrays):

@@ -55,8 +55,25 @@ def make_optimizer(version, state):
     state.optimizer = getattr(state.model, "optimizer", None) or made  # a compiled model's steps take its own
 
 
-def layers(model):
-    return {layer.name: layer for layer in model.layers}
+def layers(model, above=""):
+    """Every layer of Keras's models by name; of the version's own by attribute, what is within by `outer.inner`."""
+    if _is_whole(model):
+        return {layer.name: layer for layer in model.layers}
+    found = {}
+    for name, value in {**vars(model), **getattr(model, "_modules", {})}.items():  # on PyTorch a model is a module
+        entries = {name: value}
+        if isinstance(value, list) and not name.startswith("_"):
+            entries = {f"{name}.{number}": one for number, one in enumerate(value)}
+        for place, layer in entries.items():
+            if isinstance(layer, keras.layers.Layer):
+                found[above + place] = layer
+                found.update({} if _is_whole(layer) else layers(layer, above + place + "."))
+    return found
+
+
+def _is_whole(layer):
+    """Whether it is one of Keras's own layers, whose parts are nobody's business."""
+    return type(layer).__module__.startswith("keras.")
 
 
 def parameters(model):
@@ -69,7 +86,7 @@ def set_parameters(model, arrays):
 
 
 def forward(state, images, training):
-    return state.model(images, training=training)
+    return _call(state.model, images, training)
 
 
 def gradients(version, state, images, labels):
@@ -128,11 +145,16 @@ def synchronize(state, value=None):
         torch.accelerator.synchronize()
 
 
+def _call(model, inputs, training):
+    return model(inputs, **({"training": training} if model._call_has_training_arg else {}))
+
+
 def _variables(model):
     """Every variable of every layer, trainable or not, by name."""
     return {
-        layer.name + "." + _NAMES.get(variable.name, variable.name): variable
-        for layer in model.layers
+        name + "." + _NAMES.get(variable.name, variable.name): variable
+        for name, layer in layers(model).items()
+        if _is_whole(layer)
         for variable in layer.weights
     }
 
@@ -145,7 +167,8 @@ def _on_jax(loss_fn, model, variables, images, labels):
     fixed = [variable.value for variable in model.non_trainable_variables]
 
     def total(values):
-        logits, _, penalties = model.stateless_call(values, fixed, images, training=True, return_losses=True)
+        mode = {"training": True} if model._call_has_training_arg else {}
+        logits, _, penalties = model.stateless_call(values, fixed, images, return_losses=True, **mode)
         loss = loss_fn(labels, logits)
         return loss + sum(penalties), loss
 
@@ -155,7 +178,7 @@ def _on_jax(loss_fn, model, variables, images, labels):
 
 def _on_tensorflow(loss_fn, model, variables, images, labels):
     with tf.GradientTape() as tape:
-        loss = loss_fn(labels, model(images, training=True))
+        loss = loss_fn(labels, _call(model, images, True))
         total = loss + sum(model.losses)
     found = tape.gradient(total, [variable.value for variable in variables])
     return loss, [None if value is None else tf.convert_to_tensor(value) for value in found]  # of embeddings, slices
@@ -163,7 +186,7 @@ def _on_tensorflow(loss_fn, model, variables, images, labels):
 
 def _on_torch(loss_fn, model, variables, images, labels):
     model.zero_grad()
-    loss = loss_fn(labels, model(images, training=True))
+    loss = loss_fn(labels, _call(model, images, True))
     (loss + sum(model.losses)).backward()
     found = [variable.value.grad for variable in variables]
     model.zero_grad()  # to None: what was found stays

@@ -35,8 +35,23 @@ def make_optimizer(version, state):
     state.optimizer = version.make_optimizer(state.model)
 
 
-def layers(model):
-    return {name: value for name, value in vars(model).items() if isinstance(value, tf.keras.layers.Layer)}
+def layers(model, above=""):
+    """Every layer by its attribute, those within a layer of the version's own by `outer.inner`."""
+    found = {}
+    for name, value in vars(model).items():
+        entries = {name: value}
+        if isinstance(value, list) and not name.startswith("_"):
+            entries = {f"{name}.{number}": one for number, one in enumerate(value)}
+        for place, layer in entries.items():
+            if isinstance(layer, tf.keras.layers.Layer):
+                found[above + place] = layer
+                found.update({} if _is_whole(layer) else layers(layer, above + place + "."))
+    return found
+
+
+def _is_whole(layer):
+    """Whether it is one of Keras's own layers, whose parts are nobody's business."""
+    return type(layer).__module__.startswith("keras.")
 
 
 def parameters(model):
@@ -49,7 +64,7 @@ def set_parameters(model, arrays):
 
 
 def forward(state, images, training):
-    return state.model(images, training=training)
+    return state.model(images, **({"training": training} if state.model._call_has_training_arg else {}))
 
 
 def gradients(version, state, images, labels):
@@ -107,6 +122,7 @@ def _variables(model):
     return {
         layer + "." + _NAMES.get(variable.name, variable.name): variable
         for layer, value in layers(model).items()
+        if _is_whole(value)
         for variable in value.weights
     }
 

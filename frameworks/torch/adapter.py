@@ -29,7 +29,10 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer = version.make_optimizer(state.model)
+    """`state.optimizer` alone, or with the schedule of its rate."""
+    made = version.make_optimizer(state.model)
+    state.stepped = made if isinstance(made, tuple) else (made,)  # what the version's train step is given
+    state.optimizer, state.version = state.stepped[0], version
 
 
 def layers(model):
@@ -66,10 +69,23 @@ def gradients(version, state, images, labels):
 
 
 def train_step(version, state, images, labels):
-    return version.train_step(state.model, state.optimizer, images, labels)
+    return version.train_step(state.model, *state.stepped, images, labels)
 
 
 def apply_gradients(state, gradients):
+    """Where the rate has a schedule, the train step clips and schedules: it gets a loss that has these gradients."""
+    if len(state.stepped) > 1:
+        given = {name: torch.from_numpy(array) for name, array in gradients.items()}
+
+        def linear(model, images, labels):
+            return sum((value * given[name].to(value.device)).sum() for name, value in model.named_parameters())
+
+        original, state.version.loss_fn = state.version.loss_fn, linear
+        try:
+            state.version.train_step(state.model, *state.stepped, torch.zeros(0), torch.zeros(0))
+        finally:
+            state.version.loss_fn = original
+        return
     for name, value in state.model.named_parameters():
         value.grad = torch.from_numpy(gradients[name]).to(value.device)
     state.optimizer.step()

@@ -62,7 +62,8 @@ def locate(path: Path, section: str, word: str | None = None, use: bool = False)
     for part in split(path.read_text(encoding="utf-8", errors="replace")):
         if part.name != section:
             continue
-        for wanted in (word, _FUNCTIONS.get(section)):
+        # Of `blocks.0.qkv`, made in a loop, only the last part stands in the file.
+        for wanted in (word, (word or "").rpartition(".")[2], _FUNCTIONS.get(section)):
             if wanted:
                 hits = [
                     number
@@ -71,6 +72,6 @@ def locate(path: Path, section: str, word: str | None = None, use: bool = False)
                 ]
                 hits = [number for number in hits if not _COMMENT.match(part.lines[number - part.start])] or hits
                 if hits:
-                    return hits[-1] if use and wanted == word else hits[0]
+                    return hits[-1] if use and wanted != _FUNCTIONS.get(section) else hits[0]
         return part.start
     return 0

@@ -67,6 +67,13 @@ class Text:
         """The layers of the model in full size."""
         return self._sized(self.hyperparameters)
 
+    @cached_property
+    def known_layers(self) -> list[dict[str, Any]]:
+        """The layers of either size, those of the proof where both have one: what a worker knows names and roles by."""
+        small = {layer["name"]: layer for layer in self.layers}
+        full = {layer["name"]: layer for layer in self.full_layers}
+        return list({**full, **small}.values())
+
     def _sized(self, constants: dict[str, Any]) -> list[dict[str, Any]]:
         if not self.declared:
             from dlrosetta import reference

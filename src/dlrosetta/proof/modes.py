@@ -130,6 +130,6 @@ def evaluation(ask: Asker, metric: float) -> list[Check]:
     after = ask.arrays("parameters")
     wrong = sum(not np.array_equal(array, after[name]) for name, array in before.items())
     return [
-        Check("evaluate", abs(received - metric), 1e-6, "Evaluation"),
+        Check("evaluate", abs(received - metric) / max(1.0, abs(metric)), 1e-6, "Evaluation"),
         Check("evaluate leaves parameters alone", float(wrong), 0.0, "Evaluation"),
     ]
