@@ -47,6 +47,7 @@ class Framework:
     layout: Mapping[str, str]  # conv, dense, activations: how the framework stores them
     version: str  # it runs the files `<text>_<version><extension>`
     extension: str = ".py"
+    command: tuple[str, ...] = ()  # starts the worker; empty: Python's own, with the adapter
     python: str | None = None  # None: not run by Python
     dead: int | None = None  # the year of the last release; None: living
     default: bool = False  # among those used when nobody names any
@@ -95,10 +96,22 @@ class Framework:
 
         return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
 
+    def started(self, python: Path) -> list[str]:
+        """Return the command of a worker in another language, by the interpreter of the framework's environment."""
+        known = {"{python}": python, "{environment}": python.parent.parent, "{folder}": self.folder.resolve()}
+
+        def fill(part: str) -> str:
+            return re.sub("|".join(map(re.escape, known)), lambda found: str(known[found[0]]), part)
+
+        return [fill(part) for part in self.command]
+
     def content_hash(self) -> str:
-        """Return the sha256 (hex) of adapter, description and lock: a proof holds for exactly these."""
+        """Return the sha256 (hex) of adapter, description and lock, and of a worker of its own: a proof holds for
+        exactly these.
+        """
         digest = hashlib.sha256()
-        for path in (self.adapter, self.folder / "framework.toml", self.lock):
+        worker = sorted(path for path in self.folder.rglob("*") if path.is_file()) if self.command else []
+        for path in (self.adapter, self.folder / "framework.toml", self.lock, *worker):
             content = path.read_bytes() if path.is_file() else b""
             digest.update(f"{path.name} {len(content)}\n".encode() + content)
         return digest.hexdigest()
@@ -246,6 +259,11 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "adapter": (
         'the path of an adapter from this folder, "../keras/adapter.py"',
         _matching(r"(\.\./)?[\w/]+\.py"),
+        False,
+    ),
+    "command": (
+        "a list of texts, the program first; {python}, {environment} and {folder} are filled in",
+        _list_of(_text, 1),
         False,
     ),
     "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),

@@ -121,6 +121,8 @@ def start(framework: Framework, python: Path, threads: int, proof: bool = False,
     env = client.worker_environment(framework.environ(threads, python.parent.parent, proof), threads)
     if proof:
         env["ROSETTA_DATA"] = "sample"
+    if framework.command:
+        return client.Worker(framework.started(python), env, **limits)
     return client.start_python(python, framework.adapter, env, **limits)
 
 
@@ -148,10 +150,9 @@ def sample(name: str) -> Sets:
 def prover_hash() -> str:
     """Of everything in the program that can change a verdict."""
     digest = hashlib.sha256()
-    for path in sorted(
-        [*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py"), *PACKAGE.glob("data/*")]
-    ):
-        if path.is_file() and path.name not in ("cli.py",):
+    code = [*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py")]
+    for path in sorted([*code, *PACKAGE.glob("data/**/*")]):  # data: its sample and its readers in other languages too
+        if path.is_file() and path.suffix != ".pyc" and path.name != "cli.py":
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
