@@ -98,7 +98,12 @@ class Framework:
 
     def started(self, python: Path) -> list[str]:
         """Return the command of a worker in another language, by the interpreter of the framework's environment."""
-        known = {"{python}": python, "{environment}": python.parent.parent, "{folder}": self.folder.resolve()}
+        known: dict[str, Path] = {
+            "{python}": python,
+            "{environment}": python.parent.parent,
+            "{folder}": self.folder.resolve(),
+            "{data}": paths.PACKAGE / "data",  # readers of the data sets in other languages
+        }
 
         def fill(part: str) -> str:
             return re.sub("|".join(map(re.escape, known)), lambda found: str(known[found[0]]), part)
@@ -262,7 +267,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
         False,
     ),
     "command": (
-        "a list of texts, the program first; {python}, {environment} and {folder} are filled in",
+        "a list of texts, the program first; {python}, {environment}, {folder} and {data} are filled in",
         _list_of(_text, 1),
         False,
     ),
