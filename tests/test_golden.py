@@ -7,14 +7,21 @@ import pytest
 
 from dlrosetta import draws, golden, paths, texts
 
+STONE = texts.find(paths.stone_dirs())
+VARIANTS = [
+    (name, one) for name in STONE for one in (None, *(each["name"] for each in texts.load(STONE[name]).variants))
+]
 
-@pytest.fixture(scope="module", params=sorted(texts.find(paths.stone_dirs())))
+
+@pytest.fixture(params=sorted(STONE))
 def text(request):
-    return texts.load(texts.find(paths.stone_dirs())[request.param])
+    return texts.load(STONE[request.param])
 
 
-def test_the_committed_golden_is_rebuilt_from_the_reference(text):
-    stored, rebuilt = golden.load(text), golden.build(text)
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_the_committed_golden_is_rebuilt_from_the_reference(name, variant):
+    text = texts.load(STONE[name])
+    stored, rebuilt = golden.load(text, variant), golden.build(text, variant)
     assert set(stored.tensors) == set(rebuilt.tensors)
     for name, expected in stored.tensors.items():
         assert golden.distance(rebuilt.tensors[name], expected) < 1e-12, name

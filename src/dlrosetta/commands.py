@@ -145,20 +145,22 @@ def golden(text: str, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -
     from dlrosetta import golden as module
 
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
-        with console.err().status(f"running {one.reference}"):
-            built = module.build(one)
-        module.save(built, one.golden)
-        worst = max(built.tensors.items(), key=lambda item: item[1].rounding)
-        console.out().print(
-            f"{one.golden}: {len(built.tensors)} tensors, {one.golden.stat().st_size / 1024:.0f} kB; "
-            f"largest float32 rounding error {worst[1].rounding:.1e} ({worst[0]})"
-        )
-        if worst[1].rounding > STEADY:
-            console.err().print(
-                "Not steady: on the way a ReLU or a pooling window lies within rounding of a tie, which tips its "
-                f"gradient over. Expected rounding errors below {STEADY:.0e}. "
-                f"Next: try another proof.seed in {one.folder / 'text.toml'}"
+        for variant in (None, *(each["name"] for each in one.variants)):
+            with console.err().status(f"running {one.reference} {variant or ''}"):
+                built = module.build(one, variant)
+            path = one.golden_of(variant)
+            module.save(built, path)
+            worst = max(built.tensors.items(), key=lambda item: item[1].rounding)
+            console.out().print(
+                f"{path}: {len(built.tensors)} tensors, {path.stat().st_size / 1024:.0f} kB; "
+                f"largest float32 rounding error {worst[1].rounding:.1e} ({worst[0]})"
             )
+            if worst[1].rounding > STEADY:
+                console.err().print(
+                    "Not steady: on the way a ReLU or a pooling window lies within rounding of a tie, which tips its "
+                    f"gradient over. Expected rounding errors below {STEADY:.0e}. "
+                    f"Next: try another proof.seed in {one.folder / 'text.toml'}"
+                )
     return 0
 
 

@@ -223,7 +223,9 @@ def _open(cell: Timed, text: Text, python: Path | RosettaError, patience: float,
         "lock": hashlib.sha256(cell.framework.lock.read_bytes()).hexdigest(),
         "proof": cell.proof,
     }
-    ask("open", version=str(version), dtype=DTYPE, layers=text.layers, constants=list(text.hyperparameters))
+    names = text.names_for(cell.framework.slug, cell.framework.version)
+    constants = list(text.hyperparameters)
+    ask("open", version=str(version), dtype=DTYPE, layers=text.full_layers, constants=constants, names=names)
     if run.key(text, cell.framework, DTYPE) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")
     ask("create", seed=int(text.hyperparameters.get("SEED", 0)))

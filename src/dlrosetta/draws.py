@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+from typing import Any
 
 import numpy as np
 
-from dlrosetta.texts import Text
+from dlrosetta.texts import Text, sized
 
 
 def uniform(seed: int, name: str, count: int) -> np.ndarray:
@@ -35,30 +36,51 @@ def glorot_bound(shape: tuple[int, ...]) -> float:
     return math.sqrt(6.0 / ((shape[0] + shape[1]) * window))
 
 
+def he_bound(shape: tuple[int, ...]) -> float:
+    """Half width of He's uniform distribution (He et al. 2015, eq. 10) for a canonical kernel (out, in, *window)."""
+    return math.sqrt(6.0 / math.prod(shape[1:]))
+
+
+def spread(spec: dict[str, Any]) -> float:
+    """Half width of a uniform distribution as wide as the parameter's initial one."""
+    shape = tuple(spec["shape"])
+    if spec["initial"] == "glorot_uniform":
+        return glorot_bound(shape)
+    if spec["initial"] == "he_uniform":
+        return he_bound(shape)
+    if spec["initial"] == "normal":
+        return math.sqrt(3.0) * spec["std"]
+    return spec.get("bound", 0.1)
+
+
 def initial_parameters(text: Text) -> dict[str, np.ndarray]:
     """Parameters that every cell starts from: float64 values that float32 holds exactly, so that no precision is
     favoured.
 
-    Vectors are drawn too, although the text starts them at zero: a bias that is left out or put in the wrong place must
-    show.
+    Vectors are drawn too, although the text starts them at zero or one: a bias that is left out or put in the wrong
+    place must show.
     """
     seed, parameters = text.proof["seed"], {}
     for name, spec in text.parameters.items():
         shape = tuple(spec["shape"])
         values = uniform(seed, name, math.prod(shape)).reshape(shape) * 2 - 1
-        bound = glorot_bound(shape) if spec["role"] != "vector" else 0.1
-        parameters[name] = (values * bound).astype(np.float32).astype(np.float64)
+        centre = 1.0 if spec["initial"] == "ones" else 0.0
+        parameters[name] = (centre + values * spread(spec)).astype(np.float32).astype(np.float64)
     return parameters
 
 
 def batch(text: Text, name: str, count: int) -> dict[str, np.ndarray]:
-    """`count` examples: images float64 (exact in float32), labels int64. `name` tells the streams apart."""
+    """`count` examples: real numbers float64 (exact in float32), whole ones int64. `name` tells the streams apart."""
     seed, arrays = text.proof["seed"], {}
     for key, spec in text.inputs.items():
-        shape = (count, *spec["shape"])
+        shape = (count, *sized(spec["shape"], text.constants))
         values = uniform(seed, f"{name}/{key}", math.prod(shape)).reshape(shape)
-        if spec["draw"] == "labels":
-            arrays[key] = (values * spec["classes"]).astype(np.int64)
+        if spec["draw"] in ("labels", "tokens"):
+            (classes,) = sized([spec["classes"]], text.constants)
+            arrays[key] = (values * classes).astype(np.int64)
+            if spec.get("padded"):  # as a loader pads short texts: with zeros in front
+                lengths = 1 + (uniform(seed, f"{name}/{key}/length", count) * shape[1]).astype(np.int64)
+                arrays[key][np.arange(shape[1]) < (shape[1] - lengths)[:, None]] = 0
         elif spec["draw"] == "patch":
             arrays[key] = _patches(
                 values, spec["patch"], uniform(seed, f"{name}/{key}/place", 2 * count).reshape(count, 2)
@@ -89,6 +111,6 @@ def _patches(images: np.ndarray, side: int, places: np.ndarray) -> np.ndarray:
 
 
 def training_batches(text: Text) -> dict[str, np.ndarray]:
-    """The proof's batches, stacked: images (steps, batch, …), labels (steps, batch)."""
-    drawn = [batch(text, f"train/{step}", text.proof["batch"]) for step in range(text.proof["steps"])]
+    """The proof's batches, stacked: inputs (steps, batch, …), labels (steps, batch, …)."""
+    drawn = [batch(text, f"train/{step}", text.proof["batch"]) for step in range(text.proof.get("steps", 1))]
     return {key: np.stack([one[key] for one in drawn]) for key in drawn[0]}

@@ -28,6 +28,7 @@ LAYOUTS = {
     "dense": ("OI", "IO"),
     "activations": ("channels_first", "channels_last"),
 }
+MORE_LAYOUTS = {"gates": ("rzn", "zrn")}  # of a GRU's kernels; rzn where nothing is said
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,9 @@ def load(folder: Path) -> Framework:
     status = given.pop("status")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     values["release"], values["release_date"] = values.pop("release.version"), values.pop("release.date")
-    values["layout"] = {part: values.pop(f"layout.{part}") for part in LAYOUTS}
+    values["layout"] = {
+        part: values.pop(f"layout.{part}") for part in (*LAYOUTS, *MORE_LAYOUTS) if f"layout.{part}" in given
+    }
     values.setdefault("version", folder.name)
     values["adapter_file"] = values.pop("adapter", "adapter.py")
     return Framework(folder.name, folder, dead=None if status == "living" else status["dead"], **values)
@@ -259,6 +262,9 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "devices": _some(_DEVICES),
     "dtypes": _some(_DTYPES),
     **{f"layout.{part}": (f"one of {', '.join(names)}", _one_of(*names), True) for part, names in LAYOUTS.items()},
+    **{
+        f"layout.{part}": (f"one of {', '.join(names)}", _one_of(*names), False) for part, names in MORE_LAYOUTS.items()
+    },
     "python": ('"3.11", or left out', _matching(r"3\.\d+"), False),
     "version": ("the ending of version files, without extension", _matching(SLUG.pattern), False),
     "adapter": (

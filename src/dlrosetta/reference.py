@@ -2,12 +2,13 @@
 
 Keys are those of the checks: `input/conv1`, `output/conv1`, `logits`, `loss`, `gradient/conv1.weight`,
 `optimizer/conv1.weight`, `step 1/…`, `step 20/…`, `velocity/…`, `losses`, `evaluation logits`, `trained logits`,
-`metric`; those of the loud batch have `loud ` before them.
+`metric`; those of the loud batch have `loud ` before them, those of very small gradients `quiet `.
 """
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -15,38 +16,58 @@ import numpy as np
 
 from dlrosetta import draws
 from dlrosetta.errors import RosettaError
-from dlrosetta.texts import Text
+from dlrosetta.texts import Text, check_parameter
 
 APPLICATIONS = 3  # how often the optimizer alone is given one and the same gradient
 LOUD = 64.0  # by how much the loud batch is larger, and
 LOUD_GRADIENT = 1024.0  # the optimizer's loud gradients; powers of two, so that float32 holds them exactly
+QUIET_GRADIENT = 2.0**-20  # and its quiet ones, near Adam's epsilon
 
 Arrays = dict[str, np.ndarray]
+ALWAYS = ("forward",)
+TRAINING = ("loss", "metric", "initial_state", "update")
 
 
-def load(text: Text) -> ModuleType:
-    """Import the text's reference.py. It is the author's own code: only `rosetta golden` runs it, proofs read
-    golden.npz.
+def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
+    """Import the text's reference.py with the proof's constants, and `constants` over them, set in it.
+
+    It is the author's own code. `rosetta golden` runs it; proofs read golden.npz, and run it only where it counts out
+    the layers of a large model (`layers`).
     """
     spec = importlib.util.spec_from_file_location(f"rosetta_reference_{text.name}", text.reference)
     if spec is None or spec.loader is None or not text.reference.is_file():
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    missing = [name for name in ("forward", "loss", "metric", "initial_state", "update") if not hasattr(module, name)]
+    wanted = ALWAYS + (TRAINING if text.trains else ()) + (() if text.declared else ("layers",))
+    missing = [name for name in wanted if not hasattr(module, name)]
     if missing:
         raise RosettaError(f"{text.reference}: expected functions {', '.join(missing)}. Received: none of that name")
+    for name, value in {**text.constants, **(constants or {})}.items():
+        setattr(module, name, value)
     return module
+
+
+def layers(text: Text, constants: dict[str, Any]) -> list[dict[str, Any]]:
+    """The layers that the text's reference counts out for these constants, in the form of text.toml's list."""
+    counted = list(load(text, constants).layers())
+    for layer in counted:
+        for name, spec in layer["parameters"].items():
+            check_parameter(f"{text.reference}: {layer['name']}.{name}", spec)
+    return counted
 
 
 def optimizer_gradients(text: Text) -> Arrays:
     """Gradients of the size of real ones, drawn from the seed, that prove the optimizer apart from the model."""
     return {
-        name: (draws.uniform(text.proof["seed"], f"optimizer/{name}", int(np.prod(shape))).reshape(shape) - 0.5).astype(
-            np.float32
-        )
+        name: (
+            draws.uniform(text.proof["seed"], f"optimizer/{name}", int(np.prod(text.shapes[name]))).reshape(
+                text.shapes[name]
+            )
+            - 0.5
+        ).astype(np.float32)
         * 0.1
-        for name, shape in text.shapes.items()
+        for name in text.trained
     }
 
 
@@ -57,20 +78,38 @@ def evaluation_batch(text: Text, labels: np.ndarray | None = None) -> Arrays:
 
 
 def evaluation_labels(text: Text) -> np.ndarray:
-    """Labels that half of the examples get right, so that any example lost or disturbed changes the metric."""
+    """Labels of the evaluation examples; where accuracy is measured, such that half are right, so that any example
+    lost or disturbed changes it.
+    """
     batch = evaluation_batch(text)
-    predicted = np.argmax(load(text).forward(draws.initial_parameters(text), batch["images"]), axis=1)
+    if not text.trains:
+        return np.zeros(0, np.int64)
+    if text.metric != "accuracy":
+        return batch["labels"]
+    predicted = np.argmax(load(text).forward(draws.initial_parameters(text), batch[text.input]), axis=1)
     return np.where(np.arange(len(predicted)) % 2 == 0, predicted, batch["labels"])
 
 
-def run(text: Text, labels: np.ndarray, dtype: Any = np.float64, wobble: int | None = None, scale: float = 1) -> Arrays:
-    """Every array of the proof, computed in `dtype`.
+def quiet(text: Text) -> bool:
+    """Whether the optimizer has an epsilon, which only small gradients show."""
+    return "EPSILON" in text.hyperparameters
 
-    With `wobble`, initial parameters and images are moved by `scale` half units in the last place of float32, up or
+
+def run(
+    text: Text,
+    labels: np.ndarray,
+    dtype: Any = np.float64,
+    wobble: int | None = None,
+    scale: float = 1,
+    constants: dict[str, Any] | None = None,
+) -> Arrays:
+    """Every array of the proof, computed in `dtype`, with `constants` set over the text's (a variant's).
+
+    With `wobble`, initial parameters and inputs are moved by `scale` half units in the last place of float32, up or
     down at random (the number is the seed): what the results then do is rounding error, as a differently ordered sum
     would make it.
     """
-    module = load(text)
+    model = _Model(text, load(text, constants))
 
     def given(arrays: Arrays, name: str) -> Arrays:
         out = {}
@@ -86,65 +125,98 @@ def run(text: Text, labels: np.ndarray, dtype: Any = np.float64, wobble: int | N
         return out
 
     parameters = given(draws.initial_parameters(text), "parameters")
+    evaluation = given({**evaluation_batch(text), **({"labels": labels} if text.trains else {})}, "evaluation")
     train = given(draws.training_batches(text), "train")
-    evaluation = given(evaluation_batch(text, labels), "evaluation")
     first = {key: array[0] for key, array in train.items()}
-    results = _trace(module, parameters, first)
-    results["evaluation logits"] = module.forward(parameters, evaluation["images"])
-    results["metric"] = np.asarray(module.metric(results["evaluation logits"], evaluation["labels"]))
-    gradients = given(optimizer_gradients(text), "gradients")
-    results.update(_optimizer(module, parameters, gradients))
-    trained = _train(module, parameters, train, results)
-    results["trained logits"] = module.forward(trained, evaluation["images"])
     shouted = draws.loud(first, LOUD)
-    extremes = {
-        **_trace(module, parameters, shouted),
-        **_optimizer(module, parameters, draws.loud(gradients, LOUD_GRADIENT)),
-    }
-    _train(module, parameters, {key: array[None] for key, array in shouted.items()}, extremes)
+    results = model.trace(parameters, first)
+    results["evaluation logits"] = model.forward(parameters, evaluation[text.input])
+    extremes = model.trace(parameters, shouted)
+    if text.trains:
+        results["metric"] = np.asarray(model.module.metric(results["evaluation logits"], evaluation["labels"]))
+        gradients = given(optimizer_gradients(text), "gradients")
+        results.update(model.optimizer(parameters, gradients))
+        trained = model.train(parameters, train, results)
+        results["trained logits"] = model.forward(trained, evaluation[text.input])
+        extremes.update(model.optimizer(parameters, draws.loud(gradients, LOUD_GRADIENT)))
+        model.train(parameters, {key: array[None] for key, array in shouted.items()}, extremes)
+        if quiet(text):
+            hushed = model.optimizer(parameters, draws.loud(gradients, QUIET_GRADIENT))
+            results.update({f"quiet {name}": array for name, array in hushed.items()})
     results.update({f"loud {name}": array for name, array in extremes.items()})
     return results
 
 
-def _trace(module: ModuleType, parameters: Arrays, batch: Arrays) -> Arrays:
-    results: Arrays = {}
+class _Model:
+    """A reference's functions, joined to what a proof asks for."""
 
-    def tap(layer: str, x: np.ndarray, y: np.ndarray) -> None:
-        results[f"input/{layer}"], results[f"output/{layer}"] = x, y
+    def __init__(self, text: Text, module: ModuleType):
+        self.text, self.module = text, module
+        self.statistics = len(text.trained) < len(text.parameters)
 
-    results["logits"] = module.forward(parameters, batch["images"], tap)
-    loss, gradients = _loss_and_gradients(module, parameters, batch)
-    results["loss"] = np.asarray(loss)
-    results.update({f"gradient/{name}": value for name, value in gradients.items()})
-    return results
+    def forward(
+        self, parameters: Any, inputs: np.ndarray, tap: Callable[..., None] | None = None, keep: Any = None
+    ) -> Any:
+        """Evaluation mode, unless `keep` is there to hear of new running statistics."""
+        more = {"keep": keep} if self.statistics else {}
+        return self.module.forward(parameters, inputs, **({"tap": tap} if tap else {}), **more)
 
+    def trace(self, parameters: Arrays, batch: Arrays) -> Arrays:
+        """Activations, logits, loss and gradients in training mode; where nothing is trained, in evaluation mode."""
+        results: Arrays = {}
 
-def _loss_and_gradients(module: ModuleType, parameters: Arrays, batch: Arrays) -> tuple[float, Arrays]:
-    from autograd import value_and_grad
+        def tap(layer: str, x: np.ndarray, y: np.ndarray) -> None:
+            results[f"input/{layer}"], results[f"output/{layer}"] = x, y
 
-    def objective(values: Arrays) -> Any:
-        return module.loss(module.forward(values, batch["images"]), batch["labels"])
+        if not self.text.trains:
+            results["logits"] = self.forward(parameters, batch[self.text.input], tap)
+            return results
+        results["logits"] = self.forward(parameters, batch[self.text.input], tap, keep=lambda name, value: None)
+        loss, gradients, _ = self.differentiate(parameters, batch)
+        results["loss"] = np.asarray(loss)
+        results.update({f"gradient/{name}": value for name, value in gradients.items()})
+        return results
 
-    return value_and_grad(objective)(parameters)
+    def differentiate(self, parameters: Arrays, batch: Arrays) -> tuple[float, Arrays, Arrays]:
+        """Loss, gradients of what is trained, and new running statistics."""
+        from autograd import value_and_grad
+        from autograd.extend import Box
 
+        fixed = {name: value for name, value in parameters.items() if name not in self.text.trained}
+        kept: Arrays = {}
 
-def _optimizer(module: ModuleType, parameters: Arrays, gradients: Arrays) -> Arrays:
-    state = module.initial_state(parameters)
-    for step in range(1, APPLICATIONS + 1):
-        parameters, state = module.update(parameters, gradients, state, step)
-    return {f"optimizer/{name}": value for name, value in {**parameters, **state}.items()}
+        def keep(name: str, value: Any) -> None:
+            while isinstance(value, Box):
+                value = value._value
+            kept[name] = value
 
+        def objective(values: Arrays) -> Any:
+            logits = self.forward({**values, **fixed}, batch[self.text.input], keep=keep)
+            return self.module.loss(logits, batch["labels"])
 
-def _train(module: ModuleType, parameters: Arrays, batches: Arrays, results: Arrays) -> Arrays:
-    state, losses = module.initial_state(parameters), []
-    steps = len(batches["labels"])
-    for step in range(1, steps + 1):
-        loss, gradients = _loss_and_gradients(
-            module, parameters, {key: array[step - 1] for key, array in batches.items()}
-        )
-        losses.append(loss)
-        parameters, state = module.update(parameters, gradients, state, step)
-        if step in (1, steps):
-            results.update({f"step {step}/{name}": value for name, value in {**parameters, **state}.items()})
-    results["losses"] = np.asarray(losses)
-    return parameters
+        loss, gradients = value_and_grad(objective)({name: parameters[name] for name in self.text.trained})
+        return loss, gradients, kept
+
+    def optimizer(self, parameters: Arrays, gradients: Arrays) -> Arrays:
+        """What applying one and the same gradients `APPLICATIONS` times makes of parameters and state."""
+        moved = {name: parameters[name] for name in self.text.trained}
+        state = self.module.initial_state(moved)
+        for step in range(1, APPLICATIONS + 1):
+            moved, state = self.module.update(moved, gradients, state, step)
+        return {f"optimizer/{name}": value for name, value in {**moved, **state}.items()}
+
+    def train(self, parameters: Arrays, batches: Arrays, results: Arrays) -> Arrays:
+        """Take a step a batch; put what a proof looks at into `results`; return the trained parameters."""
+        state, losses = self.module.initial_state({name: parameters[name] for name in self.text.trained}), []
+        steps = len(batches["labels"])
+        for step in range(1, steps + 1):
+            batch = {key: array[step - 1] for key, array in batches.items()}
+            loss, gradients, kept = self.differentiate(parameters, batch)
+            losses.append(loss)
+            moved = {name: parameters[name] for name in self.text.trained}
+            moved, state = self.module.update(moved, gradients, state, step)
+            parameters = {**parameters, **moved, **kept}
+            if step in (1, steps):
+                results.update({f"step {step}/{name}": value for name, value in {**parameters, **state}.items()})
+        results["losses"] = np.asarray(losses)
+        return parameters

@@ -15,8 +15,21 @@ from typing import Any
 from dlrosetta.errors import RosettaError, UsageError, did_you_mean
 from dlrosetta.toml import read_toml, require
 
-ROLES = ("conv", "dense", "vector")
-INITIALS = ("glorot_uniform", "zeros")
+# What a parameter is, which says how frameworks lay it out: a convolution kernel, a dense kernel, an embedding table, a
+# vector, or a running statistic, which is a vector that no gradient moves.
+ROLES = ("conv", "dense", "embedding", "vector", "statistic")
+# How a version must draw it at the start; "uniform" has `bound`, its half width, and "normal" has `std`.
+INITIALS = {
+    "glorot_uniform": None,
+    "he_uniform": None,
+    "uniform": "bound",
+    "normal": "std",
+    "zeros": None,
+    "ones": None,
+}
+GATES = "rzn"  # reset, update, new: the order of a GRU's gates along the first axis of what `gates` marks
+WAIVER = (("frameworks", list), ("dtype", str), ("checks", list), ("bound", float), ("reason", str))
+VARIANT = (("name", str), ("frameworks", list), ("constants", dict), ("reason", str))
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
 
@@ -31,11 +44,58 @@ class Text:
     metric: str
     data: str
     hyperparameters: dict[str, Any]
-    layers: list[dict[str, Any]]
+    declared: list[dict[str, Any]]
     dropout: list[dict[str, str]]
     inputs: dict[str, dict[str, Any]]
-    proof: dict[str, int]
+    proof: dict[str, Any]
     waivers: list[dict[str, Any]]
+    variants: list[dict[str, Any]]
+    names: dict[str, dict[str, str]]
+
+    @cached_property
+    def constants(self) -> dict[str, Any]:
+        """The hyperparameters as a proof has them: of a large model it takes a small one of the same build."""
+        return {**self.hyperparameters, **self.proof.get("constants", {})}
+
+    @cached_property
+    def layers(self) -> list[dict[str, Any]]:
+        """The layers of the proof's model: those of text.toml, sizes filled in, else what reference.py counts out."""
+        return self._sized(self.constants)
+
+    @cached_property
+    def full_layers(self) -> list[dict[str, Any]]:
+        """The layers of the model in full size."""
+        return self._sized(self.hyperparameters)
+
+    def _sized(self, constants: dict[str, Any]) -> list[dict[str, Any]]:
+        if not self.declared:
+            from dlrosetta import reference
+
+            return reference.layers(self, constants)
+        return [
+            {
+                **layer,
+                "parameters": {
+                    name: {**spec, "shape": sized(spec["shape"], constants)}
+                    for name, spec in layer["parameters"].items()
+                },
+            }
+            for layer in self.declared
+        ]
+
+    @property
+    def input(self) -> str:
+        """What the model is given: `images`, `tokens`."""
+        return next(name for name in self.inputs if name != "labels")
+
+    @property
+    def trains(self) -> bool:
+        """Whether it is trained; otherwise it is a forward pass alone."""
+        return "labels" in self.inputs
+
+    def names_for(self, slug: str, version: str) -> dict[str, str]:
+        """Canonical to native names of parameters and layers, where a framework's break its adapter's rule."""
+        return {**self.names.get(version, {}), **self.names.get(slug, {})}
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -45,11 +105,29 @@ class Text:
     @cached_property
     def parameters(self) -> dict[str, dict[str, Any]]:
         """Specification (shape, role, initial) of every parameter, by canonical name `layer.parameter`."""
-        return {f"{layer['name']}.{name}": spec for layer in self.layers for name, spec in layer["parameters"].items()}
+        return _parameters(self.layers)
+
+    @cached_property
+    def full_parameters(self) -> dict[str, dict[str, Any]]:
+        """The same of the model in full size."""
+        return _parameters(self.full_layers)
+
+    @cached_property
+    def trained(self) -> dict[str, dict[str, Any]]:
+        """The parameters that gradients move: all but running statistics."""
+        return {name: spec for name, spec in self.parameters.items() if spec["role"] != "statistic"}
 
     @property
     def golden(self) -> Path:
-        return self.folder / "golden.npz"
+        return self.golden_of(None)
+
+    def golden_of(self, variant: str | None) -> Path:
+        """The golden of the text, or of one of its variants."""
+        return self.folder / (f"golden-{variant}.npz" if variant else "golden.npz")
+
+    def variant_for(self, slug: str) -> dict[str, Any] | None:
+        """The variant of the text that a framework is held against, if it cannot do what the text says."""
+        return next((one for one in self.variants if slug in one["frameworks"]), None)
 
     @property
     def reference(self) -> Path:
@@ -60,10 +138,16 @@ class Text:
         return self.folder / f"{self.name}_{suffix}{extension}"
 
     def content_hash(self) -> str:
-        """Of what the proof is made from: text.toml and golden.npz."""
+        """Of what the proof is made from: text.toml, goldens, and the reference where that counts out the layers."""
         digest = hashlib.sha256((self.folder / "text.toml").read_bytes())
-        digest.update(self.golden.read_bytes() if self.golden.is_file() else b"")
+        goldens = [self.golden_of(name) for name in (None, *(one["name"] for one in self.variants))]
+        for path in goldens if self.declared else [*goldens, self.reference]:
+            digest.update(path.read_bytes() if path.is_file() else b"")
         return digest.hexdigest()
+
+
+def _parameters(layers: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {f"{layer['name']}.{name}": spec for layer in layers for name, spec in layer["parameters"].items()}
 
 
 def load(folder: Path) -> Text:
@@ -82,11 +166,13 @@ def load(folder: Path) -> Text:
         metric=get("metric", str),
         data=get("data", str),
         hyperparameters=get("hyperparameters", dict),
-        layers=get("layers", list),
+        declared=get("layers", list, []),
         dropout=get("dropout", list, []),
         inputs=get("inputs", dict),
         proof=get("proof", dict),
         waivers=get("waivers", list, []),
+        variants=get("variants", list, []),
+        names=get("names", dict, {}),
     )
     _check(text, path)
     return text
@@ -97,24 +183,51 @@ def _check(text: Text, path: Path) -> None:
         raise RosettaError(
             f"{path}: expected a folder name of lower-case letters, digits and _. Received: {text.name!r}"
         )
-    for layer in text.layers:
+    for key in ("seed", "batch", "evaluation"):
+        require(text.proof, key, int, path)
+    for name in text.proof.get("constants", {}):
+        if name not in text.hyperparameters:
+            raise RosettaError(f"{path}: expected constants of the proof to be hyperparameters. Received: {name!r}")
+    if not [name for name in text.inputs if name != "labels"]:
+        raise RosettaError(f"{path}: expected an entry of inputs beside labels. Received: none")
+    if text.trains:
+        require(text.proof, "steps", int, path)
+    for layer in text.declared:
         require(layer, "name", str, path)
         for name, spec in require(layer, "parameters", dict, path).items():
-            where = f"{path}: {layer['name']}.{name}"
-            require(spec, "shape", list, path)
-            if spec.get("role") not in ROLES:
-                raise RosettaError(f"{where}: expected a role of {', '.join(ROLES)}. Received: {spec.get('role')!r}")
-            if spec.get("initial") not in INITIALS:
+            check_parameter(f"{path}: {layer['name']}.{name}", spec)
+    tables = [(one, WAIVER) for one in text.waivers] + [(one, VARIANT) for one in text.variants]
+    for table, keys in tables:
+        for key, kind in keys:
+            require(table, key, kind, path)
+
+
+def check_parameter(where: str, spec: dict[str, Any]) -> None:
+    """Refuse a parameter whose shape, role or initial distribution is not what can be proven."""
+    if not isinstance(spec.get("shape"), list):
+        raise RosettaError(f"{where}: expected a shape. Received: {spec.get('shape')!r}")
+    if spec.get("role") not in ROLES:
+        raise RosettaError(f"{where}: expected a role of {', '.join(ROLES)}. Received: {spec.get('role')!r}")
+    if spec.get("initial") not in INITIALS:
+        raise RosettaError(f"{where}: expected an initial of {', '.join(INITIALS)}. Received: {spec.get('initial')!r}")
+    size = INITIALS[spec["initial"]]
+    if size and not isinstance(spec.get(size), float):
+        raise RosettaError(f"{where}: expected {size} = a real number. Received: {spec.get(size)!r}")
+
+
+def sized(shape: list[Any], constants: dict[str, Any]) -> list[int]:
+    """A shape with the names of constants replaced by their values; "3 HIDDEN" is three times one."""
+    out = []
+    for entry in shape:
+        if isinstance(entry, str):
+            factor, _, name = entry.rpartition(" ")
+            if name not in constants or (factor and not factor.isdigit()):
                 raise RosettaError(
-                    f"{where}: expected an initial of {', '.join(INITIALS)}. Received: {spec.get('initial')!r}"
+                    f"Expected a number, a constant or a multiple of one in a shape. Received: {entry!r}"
                 )
-    for key in ("seed", "batch", "steps", "evaluation"):
-        require(text.proof, key, int, path)
-    for key in ("images", "labels"):
-        require(text.inputs, key, dict, path)
-    for waiver in text.waivers:
-        for key, kind in (("frameworks", list), ("dtype", str), ("checks", list), ("bound", float), ("reason", str)):
-            require(waiver, key, kind, path)
+            entry = int(factor or 1) * int(constants[name])
+        out.append(int(entry))
+    return out
 
 
 def find(folders: Iterable[Path]) -> dict[str, Path]:

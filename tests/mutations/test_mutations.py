@@ -11,7 +11,7 @@ from collections import Counter
 import catalogue
 import pytest
 
-from dlrosetta import environments, frameworks, golden, paths, texts
+from dlrosetta import environments, frameworks, paths, texts
 from dlrosetta.proof import cell, run
 from dlrosetta.sections import section_of
 
@@ -39,7 +39,7 @@ class Prover:
             self.worker = run.start(framework, environments.ensure(framework), threads=1, proof=True)
             self.slug = slug
         if text.name not in self.given:
-            self.given[text.name] = cell.Given.of(text, golden.load(text), run.sample(text.data))
+            self.given[text.name] = cell.Given.of(text, run.goldens(text, KNOWN.values()), run.sample(text.data))
         version = run.version_of(text, framework)
         return list(cell.examine(self.worker, text, framework, version, self.given[text.name], dtypes, thorough))
 

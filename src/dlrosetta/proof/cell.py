@@ -55,9 +55,9 @@ class Cell:
 
 @dataclass(frozen=True)
 class Given:
-    """What every cell of a text is given, made once: full arrays from the seed, and the golden."""
+    """What every cell of a text is given, made once: full arrays from the seed, and the goldens by variant."""
 
-    golden: Golden
+    goldens: dict[str | None, Golden]
     parameters: dict[str, np.ndarray]
     train: dict[str, np.ndarray]
     evaluation: dict[str, np.ndarray]
@@ -65,16 +65,21 @@ class Given:
     data: Sets
 
     @classmethod
-    def of(cls, text: Text, golden: Golden, data: Sets) -> Given:
-        """`data` are the sets for training and for testing, each images and labels."""
+    def of(cls, text: Text, goldens: dict[str | None, Golden], data: Sets) -> Given:
+        """`data` are the sets for training and for testing, each inputs and labels."""
         return cls(
-            golden,
+            goldens,
             draws.initial_parameters(text),
             draws.training_batches(text),
-            reference.evaluation_batch(text, golden.labels),
-            reference.optimizer_gradients(text),
+            reference.evaluation_batch(text, goldens[None].labels if text.trains else None),
+            reference.optimizer_gradients(text) if text.trains else {},
             data,
         )
+
+    def golden(self, text: Text, framework: Framework) -> Golden:
+        """What this framework is held against: the text's golden, or that of its variant."""
+        variant = text.variant_for(framework.slug)
+        return self.goldens[variant["name"] if variant else None]
 
 
 def examine(
@@ -107,7 +112,7 @@ def examine(
         try:
             if dead is not None:
                 raise dead
-            for group in _questions(worker, text, version, given, dtype, dtype == able[0]):
+            for group in _questions(worker, text, framework, version, given, dtype, dtype == able[0]):
                 found.extend(group)
                 if not thorough and any(_departs(text, framework, dtype, check) for check in group):
                     break
@@ -140,41 +145,51 @@ def failure(
 
 
 def _questions(
-    worker: Worker, text: Text, version: Path, given: Given, dtype: str, behaviour: bool
+    worker: Worker, text: Text, framework: Framework, version: Path, given: Given, dtype: str, behaviour: bool
 ) -> Iterator[list[Check]]:
     """Ask in order of blame; yield the checks of each answer. Ends early where the parameters do not match.
 
     Behaviour has no precision of its own: it is asked about in the first precision only.
     """
-    judge = Judge(text, given.golden, dtype)
+    golden = given.golden(text, framework)
+    trains = text.trains and "train" in framework.can
+    judge = Judge(text, golden, dtype)
     ask = Asker(worker, given, text)
-    constants = ask.plain(
-        "open", version=str(version), dtype=dtype, layers=text.layers, constants=list(text.hyperparameters)
-    )["constants"]
-    yield checks.configuration(text, constants)
+    constants = ask.open(version, dtype, framework, trains)
+    yield checks.configuration(text, constants, trains)
 
     small = {"BATCH_SIZE": text.proof["batch"]}
     still = {**small, **{one["constant"]: 0.0 for one in text.dropout}}
     # A batch smaller than BATCH_SIZE, as an epoch's last may be: its loss is its own average.
-    shapes = checks.shapes(text, ask.create({**still, "BATCH_SIZE": small["BATCH_SIZE"] + 1})["shapes"])
+    shapes = checks.shapes(text.parameters, ask.create({**still, "BATCH_SIZE": small["BATCH_SIZE"] + 1})["shapes"])
     yield shapes
     if any(check.verdict == "differs" for check in shapes):
         return
     yield [checks.round_trip(given.parameters, ask.arrays("parameters"))]
-    yield judge.trace(ask.arrays("trace", batch="batch"))
-    # More images than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
+    if trains or not text.trains:
+        yield judge.trace(ask.arrays("trace", batch="batch"))
+    # More examples than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     if judge.suspect:
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
-    yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
-    times = reference.APPLICATIONS
-    yield judge.group("optimizer", ask.arrays("apply", gradients="gradients", times=times), "Optimizer")
-    ask.create(still)
-    yield judge.group("loud optimizer", ask.arrays("apply", gradients="loud gradients", times=times), "Optimizer")
+    if trains or not text.trains:
+        yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
+    if trains:
+        yield from _training(ask, text, judge, still)
+    if behaviour:
+        yield from _behaviour(ask, text, given, judge, small, trains)
 
-    ask.create(still)
+
+def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> Iterator[list[Check]]:
+    """The optimizer alone, then the version's own train steps."""
+    kinds = ["", "loud ", *(["quiet "] if reference.quiet(text) else [])]
+    for kind in kinds:
+        arrays = ask.arrays("apply", gradients=f"{kind}gradients", times=reference.APPLICATIONS)
+        yield judge.group(f"{kind}optimizer", arrays, "Optimizer")
+        ask.create(still)
+
     first = ask.arrays("train", batches="first")
     yield judge.group("step 1", first, "Train step")
     rest = ask.arrays("train", batches="rest")
@@ -185,40 +200,49 @@ def _questions(
     ask.create(still)
     yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
-    if behaviour:
-        yield from _behaviour(ask, text, given, judge, small)
 
-
-def _behaviour(ask: Asker, text: Text, given: Given, judge: Judge, small: dict[str, Any]) -> Iterator[list[Check]]:
+def _behaviour(
+    ask: Asker, text: Text, given: Given, judge: Judge, small: dict[str, Any], trains: bool
+) -> Iterator[list[Check]]:
     """What a version does beside arithmetic: dropout, modes, initialisation, data, evaluation."""
-    yield from modes.dropout(ask, text, small)
-    yield modes.steps(ask, text, small, given.parameters, float(given.golden.tensors["loss"].samples[0]))
-    yield modes.alone(ask, text, small)
-    yield from _data(ask, text, *given.data[0])
+    if trains:
+        yield from modes.dropout(ask, text, small)
+        yield modes.steps(ask, text, small, given.parameters, float(judge.golden.tensors["loss"].samples[0]))
+        yield modes.alone(ask, text, small)
+    yield from _data(ask, text, *given.data[0], trains)
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
-    yield modes.evaluation(ask, given.golden.metric)
-    if judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
-        ask.create({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
+    if text.trains:
+        yield modes.evaluation(ask, judge.golden.metric)
+    if trains and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
+        ask.create_full({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
         metric = ask.plain("evaluate", batch=ask.file("test"))["metric"]
         yield [Check("test data", abs(ask.plain("fit")["metric"] - metric), 1e-6, "Data", word="load_data")]
 
 
-def _data(ask: Asker, text: Text, images: np.ndarray, labels: np.ndarray) -> Iterator[list[Check]]:
-    """Everything as the version has it: what it draws at the start, and what its loader yields."""
-    ask.create({}, None)
-    yield statistics.initialisation(text, ask.arrays("parameters"))
+def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains: bool) -> Iterator[list[Check]]:
+    """Everything as the version has it, in full size: what it draws at the start, and what its loader yields."""
+    received = ask.create_full({})["shapes"]
+    if text.constants != text.hyperparameters:
+        shapes = checks.shapes(text.full_parameters, received, "full size ")
+        yield shapes
+        if any(check.verdict == "differs" for check in shapes):
+            return
+    if trains:
+        yield statistics.initialisation(text.full_parameters, ask.arrays("parameters"))
     size = int(text.hyperparameters["BATCH_SIZE"])
-    yield statistics.plain_batches(images, labels, size, ask.arrays("batches", shuffle=False, epochs=1, seed=1))
-    yield statistics.shuffled_batches(images, labels, ask.arrays("batches", shuffle=True, epochs=2, seed=1))
+    plain = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
+    yield statistics.plain_batches(text.input, inputs, labels, size, plain)
+    if trains:
+        yield statistics.shuffled_batches(inputs, labels, ask.arrays("batches", shuffle=True, epochs=2, seed=1))
 
 
 class Asker:
     """Requests with arrays in and out, as files in the worker's scratch folder, each written once."""
 
     def __init__(self, worker: Worker, given: Given, text: Text):
-        self.worker, self.given = worker, given
+        self.worker, self.given, self.text = worker, given, text
         train = given.train
         self._contents = {
             "parameters": given.parameters,
@@ -229,20 +253,43 @@ class Asker:
             "loud": draws.loud({key: array[0] for key, array in train.items()}, reference.LOUD),
             "loud first": draws.loud({key: array[:1] for key, array in train.items()}, reference.LOUD),
             "loud gradients": draws.loud(given.gradients, reference.LOUD_GRADIENT),
+            "quiet gradients": draws.loud(given.gradients, reference.QUIET_GRADIENT),
             "same": {key: np.stack([array[0]] * 3) for key, array in train.items()},
             "evaluation": given.evaluation,
             "gradients": given.gradients,
-            "test": {"images": given.data[1][0], "labels": given.data[1][1].astype(np.int64)},
+            "test": {text.input: given.data[1][0], "labels": given.data[1][1].astype(np.int64)},
         }
 
     def plain(self, op: str, **args: Any) -> dict[str, Any]:
         return self.worker.ask(op, **args)
 
-    def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:
-        """Ask for a new model with `constants` of its own; without `parameters` it keeps what it drew."""
+    def open(self, version: Path, dtype: str, framework: Framework, trains: bool) -> dict[str, Any]:
+        """Ask for the version to be loaded; return its constants."""
         return self.worker.ask(
-            "create", seed=1, constants=constants, parameters=self.file(parameters) if parameters else None
+            "open",
+            version=str(version),
+            dtype=dtype,
+            layers=self.text.layers,
+            constants=list(self.text.hyperparameters),
+            names=self.text.names_for(framework.slug, framework.version),
+            trains=trains,
+        )["constants"]
+
+    def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:
+        """Ask for a new model of the proof's size, with `constants` of its own; without `parameters` it keeps what it
+        drew.
+        """
+        sizes = self.text.proof.get("constants", {})
+        return self.worker.ask(
+            "create",
+            seed=1,
+            constants={**sizes, **constants},
+            parameters=self.file(parameters) if parameters else None,
         )
+
+    def create_full(self, constants: dict[str, Any]) -> dict[str, Any]:
+        """Ask for a new model of the text's own size, which keeps what it drew."""
+        return self.worker.ask("create", seed=1, constants=constants)
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
@@ -279,6 +326,9 @@ def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: 
             check.verdict, check.bound = "waived", waiver["bound"]
             reasons.append(waiver["reason"])
     wrong = next((check for check in found if check.verdict == "differs"), None)
+    variant = text.variant_for(framework.slug)
+    if variant:
+        reasons.insert(0, variant["reason"])
     if wrong is None:
         return Cell(
             framework.slug, dtype, "waived" if reasons else "proven", found, None, reasons[0] if reasons else None

@@ -84,6 +84,12 @@ class Judge:
             checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
         last = self.text.layers[-1]["name"]
         logits = self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True)
+        if not self.text.trains:
+            return (
+                [*checks, logits]
+                if logits.verdict == "differs"
+                else [one for one in checks if one.verdict == "proven"] + [logits]
+            )
         loss = self.tensor(f"{kind}loss", arrays.get("loss"), "Loss")
         gradients = [
             self.tensor(
@@ -94,6 +100,7 @@ class Judge:
             )
             for layer in reversed(self.text.layers)
             for name in layer["parameters"]
+            if f"{layer['name']}.{name}" in self.text.trained
         ]
         if all(check.verdict == "differs" for check in gradients):
             for check in gradients:  # every layer at once: what they share is the loss
@@ -128,24 +135,29 @@ def _layer_of(name: str) -> str:
     return name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
 
 
-def configuration(text: Text, received: dict[str, Any]) -> list[Check]:
-    """Every hyperparameter of the text stands in the version's Configuration with the text's value."""
+def configuration(text: Text, received: dict[str, Any], trains: bool = True) -> list[Check]:
+    """Every hyperparameter of the text stands in the version's Configuration with the text's value.
+
+    A version that does not train has those of the training no more.
+    """
     checks = []
     for name, expected in text.hyperparameters.items():
         value = received.get(name)
+        if value is None and not trains:
+            continue
         wrong = value is None or isinstance(value, str) != isinstance(expected, str) or value != expected
         checks.append(Check(f"configuration/{name}", float(wrong), 0.0, "Configuration", word=name))
     return checks
 
 
-def shapes(text: Text, received: dict[str, list[int]]) -> list[Check]:
+def shapes(expected: dict[str, dict[str, Any]], received: dict[str, list[int]], kind: str = "") -> list[Check]:
     """Names and shapes of all parameters match; an unmatched one on either side differs."""
     checks = []
-    for name, shape in text.shapes.items():
-        wrong = tuple(received.get(name, ())) != shape or name not in received
-        checks.append(Check(f"parameter/{name}", float(wrong), 0.0, "Model", name.rsplit(".", 1)[0]))
-    for name in sorted(set(received) - set(text.shapes)):
-        checks.append(Check(f"parameter/{name}", 1.0, 0.0, "Model", name.rsplit(".", 1)[0]))
+    for name, spec in expected.items():
+        wrong = name not in received or received[name] != list(spec["shape"])
+        checks.append(Check(f"{kind}parameter/{name}", float(wrong), 0.0, "Model", name.rsplit(".", 1)[0]))
+    for name in sorted(set(received) - set(expected)):
+        checks.append(Check(f"{kind}parameter/{name}", 1.0, 0.0, "Model", name.rsplit(".", 1)[0]))
     return checks
 
 

@@ -90,7 +90,7 @@ def steps(ask: Asker, text: Text, small: dict[str, Any], given: dict[str, np.nda
     ask.plain("evaluate", batch=ask.file("batch"))  # must not leave its mode behind
     losses = ask.arrays("train", batches="same")["losses"]
     after = ask.arrays("parameters")
-    moved = sum(not np.array_equal(array, after[name]) for name, array in given.items())
+    moved = sum(not np.array_equal(given[name], after[name]) for name in text.trained)
     found = [Check(f"{RATE} is used", float(moved), 0.0, "Optimizer", word=RATE)]
     if text.dropout:
         idle = sum(_same(loss, calm) for loss in losses)

@@ -42,7 +42,7 @@ def prove(
     Environments that are missing are made, unless `pythons` is what `interpreters` has already answered.
     """
     wanted = list(frameworks)
-    given = Given.of(text, golden.load(text), sample(text.data))
+    given = Given.of(text, goldens(text, wanted), sample(text.data))
     written = [framework for framework in wanted if version_of(text, framework).is_file()]
     if pythons is None:
         pythons = interpreters(text, written)
@@ -126,13 +126,20 @@ def start(framework: Framework, python: Path, threads: int, proof: bool = False,
     return client.start_python(python, framework.adapter, env, **limits)
 
 
+def goldens(text: Text, frameworks: Iterable[Framework]) -> dict[str | None, golden.Golden]:
+    """The text's golden, under None, and those of the variants that some of the frameworks are held against."""
+    found = [text.variant_for(framework.slug) for framework in frameworks]
+    names = sorted({variant["name"] for variant in found if variant})
+    return {name: golden.load(text, name) for name in (None, *names)}
+
+
 def version_of(text: Text, framework: Framework) -> Path:
     """The version file that a framework runs for a text."""
     return text.folder / framework.version_file(text.name)
 
 
 def sample(name: str) -> Sets:
-    """The packaged sample of a data set: images and labels for training, then for testing."""
+    """The packaged sample of a data set: inputs and labels for training, then for testing."""
     from dlrosetta import data
 
     if name not in data.SAMPLES:

@@ -7,12 +7,12 @@ than once in a thousand runs; the effects it is for (another rate, another distr
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
 from dlrosetta import draws
 from dlrosetta.proof.checks import SURPRISE, Check
-from dlrosetta.texts import Text
 
 
 def surprise(p: float) -> float:
@@ -57,58 +57,71 @@ def _dispersion(zeroed: np.ndarray, alive: np.ndarray, rate: float, axes: tuple[
     return surprise(2 * stats.norm.sf(abs(z)))
 
 
-def initialisation(text: Text, received: dict[str, np.ndarray]) -> list[Check]:
-    """What the version drew has the distribution that text.toml declares, for every parameter (Kolmogorov–Smirnov)."""
+def initialisation(parameters: dict[str, dict[str, Any]], received: dict[str, np.ndarray]) -> list[Check]:
+    """What the version drew has the distribution that the text declares, for every parameter (Kolmogorov–Smirnov)."""
     from scipy import stats
 
     checks = []
-    for name, spec in text.parameters.items():
+    for name, spec in parameters.items():
         values = received[name].astype(np.float64).ravel()
         layer = name.rsplit(".", 1)[0]
-        if spec["initial"] == "zeros":
-            checks.append(Check(f"initial/{name}", float(np.count_nonzero(values)), 0.0, "Model", layer))
+        if spec["initial"] in ("zeros", "ones"):
+            constant = float(spec["initial"] == "ones")
+            checks.append(Check(f"initial/{name}", float(np.count_nonzero(values != constant)), 0.0, "Model", layer))
             continue
-        bound = draws.glorot_bound(tuple(spec["shape"]))
         sample = (
             values[draws.uniform(0, f"initial/{name}", 20_000).__mul__(values.size).astype(int)]
             if values.size > 20_000
             else values
         )
-        outside = np.abs(values).max() > bound * (1 + 1e-6)
-        error = math.inf if outside else surprise(stats.kstest(sample, stats.uniform(-bound, 2 * bound).cdf).pvalue)
+        bound = draws.spread(spec)
+        normal = spec["initial"] == "normal"
+        declared = stats.norm(0, spec["std"]) if normal else stats.uniform(-bound, 2 * bound)
+        outside = not normal and np.abs(values).max() > bound * (1 + 1e-6)
+        error = math.inf if outside else surprise(stats.kstest(sample, declared.cdf).pvalue)
         checks.append(Check(f"initial/{name}", error, SURPRISE, "Model", layer))
     return checks
 
 
-def plain_batches(images: np.ndarray, labels: np.ndarray, size: int, received: dict[str, np.ndarray]) -> list[Check]:
+def plain_batches(
+    name: str, inputs: np.ndarray, labels: np.ndarray, size: int, received: dict[str, np.ndarray]
+) -> list[Check]:
     """Unshuffled, the version's batches are the data itself, bit for bit, in order, and none is lost."""
     count = len(labels)
     expected = [min(size, count - start) for start in range(0, count, size)]
-    same = received["images/0"].shape == images.shape and np.array_equal(received["images/0"], images)
+    same = received["inputs/0"].shape == inputs.shape and np.array_equal(received["inputs/0"], inputs)
     return [
         Check("batch sizes", float(received["sizes/0"].tolist() != expected), 0.0, "Data"),
-        Check("images", float(not same), 0.0, "Data"),
+        Check(name, float(not same), 0.0, "Data"),
         Check("labels", float(not np.array_equal(received["labels/0"], labels)), 0.0, "Data"),
     ]
 
 
-def shuffled_batches(images: np.ndarray, labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
-    """Shuffled, each epoch is a permutation of the data, image with its label, well mixed, and another each time."""
+def shuffled_batches(inputs: np.ndarray, labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
+    """Shuffled, each epoch is a permutation of the data, input with its label, well mixed, and another each time."""
+    labels = labels.astype(np.int64)
     for epoch in range(2):
-        pair = received[f"images/{epoch}"], received[f"labels/{epoch}"]
-        if pair[0].shape[1:] != images.shape[1:] or pair[1].shape[1:] or len(pair[0]) != len(pair[1]):
+        pair = received[f"inputs/{epoch}"], received[f"labels/{epoch}"]
+        if (
+            pair[0].shape[1:] != inputs.shape[1:]
+            or pair[1].shape[1:] != labels.shape[1:]
+            or len(pair[0]) != len(pair[1])
+        ):
             # No pairs of the data's own.
             return [Check("shuffled epochs are permutations", float(len(labels)), 0.0, "Data")]
+
+    def identity(one: np.ndarray, label: np.ndarray) -> bytes:
+        return np.ascontiguousarray(one, inputs.dtype).tobytes() + np.ascontiguousarray(label, np.int64).tobytes()
+
     known: dict[bytes, list[int]] = {}
-    for number, image in enumerate(images):
-        known.setdefault(image.tobytes() + int(labels[number]).to_bytes(8, "little", signed=True), []).append(number)
+    for number, pair in enumerate(zip(inputs, labels, strict=True)):
+        known.setdefault(identity(*pair), []).append(number)
     orders, missing = [], 0
     for epoch in range(2):
-        rows = zip(received[f"images/{epoch}"].astype(images.dtype), received[f"labels/{epoch}"], strict=True)
         counts = dict.fromkeys(known, 0)
         order = []
-        for image, label in rows:
-            key = np.ascontiguousarray(image).tobytes() + int(label).to_bytes(8, "little", signed=True)
+        for pair in zip(received[f"inputs/{epoch}"], received[f"labels/{epoch}"], strict=True):
+            key = identity(*pair)
             places = known.get(key)
             order.append(places[0] if places else -1)
             if key in counts:

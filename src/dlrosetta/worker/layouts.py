@@ -11,17 +11,32 @@ _DENSE = {"OI": (0, 1), "IO": (1, 0)}
 
 
 class Layouts(object):
-    """`layout` is framework.toml's table; `layers` is text.toml's list of layers with their parameters."""
+    """`layout` is framework.toml's table; `layers` is text.toml's list of layers with their parameters; `names` are the
+    canonical names of parameters and layers that the framework calls otherwise, with what it calls them.
+    """
 
-    def __init__(self, layout, layers):
+    def __init__(self, layout, layers, names=None):
+        self.native_names = dict(names or {})
+        self.canonical_names = {native: canonical for canonical, native in self.native_names.items()}
+        self.update_first = layout.get("gates", "rzn") == "zrn"
         self.conv = _CONV[layout["conv"]]
         self.dense = _DENSE[layout["dense"]]
         self.channels_last = layout["activations"] == "channels_last"
         self.flattens = {layer["name"]: layer["flattens"] for layer in layers if layer.get("flattens")}
-        self.specs = {}
+        self.specs, self.recurrent = {}, set()
         for layer in layers:
             for name, spec in layer["parameters"].items():
                 self.specs[layer["name"] + "." + name] = spec
+                if spec.get("gates"):
+                    self.recurrent.add(layer["name"])
+
+    def canonical(self, name):
+        """The canonical name of a parameter or layer, from the framework's."""
+        return self.canonical_names.get(name, name)
+
+    def native(self, name):
+        """The framework's name of a parameter or layer, from the canonical one."""
+        return self.native_names.get(name, name)
 
     def parameter_to_canonical(self, name, array):
         """A kernel, bias, gradient or velocity of `name`, from native layout. Unknown names pass unchanged."""
@@ -30,10 +45,12 @@ class Layouts(object):
         shape = self._flattened(name)
         if shape is not None and array.ndim == 2 and array.shape[1] == int(np.prod(shape)):
             array = _columns_to_channels_first(array, shape)
+        array = self._gates(name, array)
         return np.ascontiguousarray(array).reshape(array.shape)
 
     def parameter_to_native(self, name, array):
         """The inverse of `parameter_to_canonical`."""
+        array = self._gates(name, array)
         shape = self._flattened(name)
         if shape is not None:
             array = _columns_to_channels_last(array, shape)
@@ -47,6 +64,8 @@ class Layouts(object):
 
     def activation_to_canonical(self, layer, array, is_input):
         """What went into or came out of `layer`, channels first."""
+        if layer in self.recurrent and not is_input and array.ndim == 3:
+            return np.ascontiguousarray(array[:, -1])  # of every step's output, the last
         if self.channels_last and array.ndim == 4:
             return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
         shape = self.flattens.get(layer)
@@ -59,6 +78,14 @@ class Layouts(object):
         ):
             return _columns_to_channels_first(array, shape)
         return array
+
+    def _gates(self, name, array):
+        """The gates of a recurrent layer, along the first axis, reset before update or after it: its own inverse."""
+        gates = self.specs.get(name, {}).get("gates")
+        if not gates or not self.update_first:
+            return array
+        blocks = np.split(array, gates)
+        return np.concatenate([blocks[1], blocks[0], *blocks[2:]])
 
     def _axes(self, name, array):
         role = self.specs.get(name, {}).get("role")

@@ -40,7 +40,8 @@ def _wrapped(original, names, seen, to_numpy):
         received = np.array(to_numpy(args[0])) if is_first else None
         result = original(self, *args, **kwargs)
         if is_first:
-            seen[name] = (received, np.array(to_numpy(result)))
+            first = result[0] if isinstance(result, tuple) else result  # a recurrent layer answers output and state
+            seen[name] = (received, np.array(to_numpy(first)))
         return result
 
     return call

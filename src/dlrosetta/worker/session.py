@@ -18,7 +18,8 @@ from dlrosetta.worker import tensors
 from dlrosetta.worker.layouts import Layouts
 from dlrosetta.worker.recording import record
 
-FUNCTIONS = ("load_data", "batches", "build_model", "loss_fn", "make_optimizer", "train_step", "evaluate", "main")
+FUNCTIONS = ("load_data", "batches", "build_model", "evaluate", "main")
+TRAINING = ("loss_fn", "make_optimizer", "train_step")
 
 
 class State(object):
@@ -38,9 +39,10 @@ class Session(object):
 
     # -- the version ---------------------------------------------------------------------------------------------------
 
-    def open(self, version, dtype, layers, constants):
+    def open(self, version, dtype, layers, constants, names=None, trains=True):
         """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none)."""
-        self.layouts = Layouts(self.layout, layers)
+        self.layouts = Layouts(self.layout, layers, names)
+        self.trains = trains
         self.dtype = np.dtype(dtype)
         self.state, self.prepared = State(), []
         self.adapter.set_dtype(dtype)
@@ -52,10 +54,11 @@ class Session(object):
         exec(
             compile(source, version, "exec"), module.__dict__
         )  # not imported: no bytecode beside or instead of what is read
-        missing = [name for name in FUNCTIONS if not callable(getattr(module, name, None))]
+        wanted = FUNCTIONS + (TRAINING if trains else ())
+        missing = [name for name in wanted if not callable(getattr(module, name, None))]
         if missing:
             raise AttributeError(
-                "Expected the version to define %s. Received: no %s" % (", ".join(FUNCTIONS), ", ".join(missing))
+                "Expected the version to define %s. Received: no %s" % (", ".join(wanted), ", ".join(missing))
             )
         prepare = getattr(self.adapter, "prepare_version", None)
         if prepare is not None:
@@ -77,7 +80,8 @@ class Session(object):
         shapes = {name: list(array.shape) for name, array in received.items()}
         if parameters is not None and shapes == expected:
             self._set_parameters(tensors.load(parameters))
-        self.adapter.make_optimizer(self.version, self.state)
+        if self.trains:
+            self.adapter.make_optimizer(self.version, self.state)
         return {"shapes": shapes}
 
     # -- arrays out ----------------------------------------------------------------------------------------------------
@@ -88,26 +92,29 @@ class Session(object):
         return {}
 
     def trace(self, batch, out):
-        """Write what goes into and out of every layer in training mode, the logits, the loss and every gradient."""
-        images, labels = self._batch(tensors.load(batch))
-        layers = self.adapter.layers(self.state.model)
-        seen, logits = record(layers, lambda: self.adapter.forward(self.state, images, True), self.adapter.to_numpy)
-        loss, gradients = self.adapter.gradients(self.version, self.state, images, labels)
-        arrays = {"logits": self.adapter.to_numpy(logits), "loss": np.asarray(self.adapter.to_numpy(loss))}
+        """Write what goes into and out of every layer in training mode, the logits, the loss and every gradient; of a
+        version that does not train, layers and logits in evaluation mode.
+        """
+        inputs, labels = self._batch(tensors.load(batch))
+        seen, logits = self._seen(inputs, self.trains)
+        arrays = {"logits": self.adapter.to_numpy(logits)}
         for layer, (received, result) in seen.items():
             arrays["input/" + layer] = self.layouts.activation_to_canonical(layer, received, True)
             arrays["output/" + layer] = self.layouts.activation_to_canonical(layer, result, False)
+        gradients = {}
+        if self.trains:
+            loss, gradients = self.adapter.gradients(self.version, self.state, inputs, labels)
+            arrays["loss"] = np.asarray(self.adapter.to_numpy(loss))
+        gradients = {self.layouts.canonical(name): array for name, array in gradients.items() if array is not None}
         for name, gradient in gradients.items():
-            if gradient is not None:
-                arrays["gradient/" + name] = self.layouts.parameter_to_canonical(name, gradient)
+            arrays["gradient/" + name] = self.layouts.parameter_to_canonical(name, gradient)
         tensors.save(out, arrays)
-        return {"layers": list(seen), "gradients": [name for name in gradients if gradients[name] is not None]}
+        return {"layers": list(seen), "gradients": list(gradients)}
 
     def activations(self, batch, out, layers, training):
         """Write the inputs of the given layers in training or evaluation mode, dropout as it is."""
-        images, _ = self._batch(tensors.load(batch))
-        named = self.adapter.layers(self.state.model)
-        seen, _ = record(named, lambda: self.adapter.forward(self.state, images, training), self.adapter.to_numpy)
+        inputs, _ = self._batch(tensors.load(batch))
+        seen, _ = self._seen(inputs, training)
         arrays = {
             "input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True)
             for name in layers
@@ -118,23 +125,21 @@ class Session(object):
 
     def predict(self, batch, out):
         """Write the logits of evaluation mode."""
-        images, _ = self._batch(tensors.load(batch))
-        tensors.save(out, {"logits": self.adapter.to_numpy(self.adapter.forward(self.state, images, False))})
+        inputs, _ = self._batch(tensors.load(batch))
+        tensors.save(out, {"logits": self.adapter.to_numpy(self.adapter.forward(self.state, inputs, False))})
         return {}
 
     def evaluate(self, batch):
         """Answer what the version's own `evaluate` says of these examples."""
-        images, labels = self._batch(tensors.load(batch))
-        return {"metric": float(self.adapter.evaluate(self.version, self.state, images, labels))}
+        inputs, labels = self._batch(tensors.load(batch))
+        return {"metric": float(self.adapter.evaluate(self.version, self.state, inputs, labels))}
 
     # -- training ------------------------------------------------------------------------------------------------------
 
     def apply(self, gradients, times, out):
         """Give the version's optimizer the same gradients `times` times; write parameters and optimizer state."""
         given = tensors.load(gradients)
-        native = {
-            name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in given.items()
-        }
+        native = self._native(given)
         for _ in range(times):
             self.adapter.apply_gradients(self.state, native)
         tensors.save(out, self._parameters_and_state())
@@ -146,9 +151,9 @@ class Session(object):
         """
         given = tensors.load(batches)
         losses = []
-        for number in range(len(given["images"])):
-            images, labels = self._batch({name: array[number] for name, array in given.items()})
-            losses.append(self.adapter.train_step(self.version, self.state, images, labels))
+        for number in range(len(given["labels"])):
+            inputs, labels = self._batch({name: array[number] for name, array in given.items()})
+            losses.append(self.adapter.train_step(self.version, self.state, inputs, labels))
         arrays = self._parameters_and_state()
         arrays["losses"] = np.array([float(self.adapter.to_numpy(loss)) for loss in losses])
         tensors.save(out, arrays)
@@ -159,16 +164,16 @@ class Session(object):
     def batches(self, out, shuffle, epochs, seed):
         """Write what the version's own loader yields of its training data, by epoch, and every batch's size."""
         self.adapter.seed(seed)
-        (images, labels), _ = self.version.load_data()
+        (inputs, labels), _ = self.version.load_data()
         arrays = {}
         for epoch in range(epochs):
             pairs = [
                 (np.array(self.adapter.to_numpy(x)), np.array(self.adapter.to_numpy(y)))
-                for x, y in self.version.batches(images, labels, shuffle=shuffle)
+                for x, y in self.version.batches(inputs, labels, shuffle=shuffle)
             ]
             arrays["sizes/%d" % epoch] = np.array([len(y) for _, y in pairs], np.int64)
             joined = np.concatenate([x for x, _ in pairs])
-            arrays["images/%d" % epoch] = self.layouts.activation_to_canonical("", joined, True)
+            arrays["inputs/%d" % epoch] = self.layouts.activation_to_canonical("", joined, True)
             arrays["labels/%d" % epoch] = np.concatenate([y for _, y in pairs]).astype(np.int64)
         tensors.save(out, arrays)
         return {}
@@ -177,9 +182,9 @@ class Session(object):
 
     def prepare(self, count):
         """Keep `count` full batches of the version's own loader in memory for `steps`."""
-        (images, labels), _ = self.version.load_data()
+        (inputs, labels), _ = self.version.load_data()
         wanted = self.version.BATCH_SIZE
-        full = (pair for pair in self.version.batches(images, labels, shuffle=True) if len(pair[1]) == wanted)
+        full = (pair for pair in self.version.batches(inputs, labels, shuffle=True) if len(pair[1]) == wanted)
         self.prepared = list(islice(full, count))
         if not self.prepared:
             raise ValueError("Expected at least one batch of %d examples. Received: none" % wanted)
@@ -191,8 +196,8 @@ class Session(object):
         self.adapter.synchronize(state)
         start = time.perf_counter()
         for number in range(count):
-            images, labels = prepared[number % len(prepared)]
-            loss = train_step(version, state, images, labels)
+            inputs, labels = prepared[number % len(prepared)]
+            loss = train_step(version, state, inputs, labels)
         self.adapter.synchronize(state, loss)
         return {"seconds": time.perf_counter() - start}
 
@@ -200,16 +205,16 @@ class Session(object):
         """Train and evaluate as the version's `main` does; answer seconds of training, last loss of each epoch, and the
         metric.
         """
-        (train_images, train_labels), (test_images, test_labels) = self.version.load_data()
+        (train_inputs, train_labels), (test_inputs, test_labels) = self.version.load_data()
         losses, start = [], time.perf_counter()
         for epoch in range(self.version.EPOCHS):
-            for images, labels in self.version.batches(train_images, train_labels, shuffle=True):
-                loss = self.adapter.train_step(self.version, self.state, images, labels)
+            for inputs, labels in self.version.batches(train_inputs, train_labels, shuffle=True):
+                loss = self.adapter.train_step(self.version, self.state, inputs, labels)
             self.adapter.synchronize(self.state, loss)
             losses.append(float(self.adapter.to_numpy(loss)))
             progress({"epoch": epoch + 1, "epochs": self.version.EPOCHS, "loss": losses[-1]})
         seconds = time.perf_counter() - start
-        metric = float(self.adapter.evaluate(self.version, self.state, test_images, test_labels))
+        metric = float(self.adapter.evaluate(self.version, self.state, test_inputs, test_labels))
         return {
             "seconds": seconds,
             "losses": losses,
@@ -225,22 +230,38 @@ class Session(object):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _batch(self, arrays):
-        images = self.layouts.images_to_native(arrays["images"].astype(self.dtype))
-        return self.adapter.to_native(images), self.adapter.to_native(arrays["labels"])
+        """What the version's functions take: inputs, under whatever name, and labels, where there are any."""
+        (inputs,) = [array for name, array in arrays.items() if name != "labels"]
+        if inputs.dtype.kind == "f":
+            inputs = self.layouts.images_to_native(inputs.astype(self.dtype))
+        labels = self.adapter.to_native(arrays["labels"]) if "labels" in arrays else None
+        return self.adapter.to_native(inputs), labels
+
+    def _seen(self, inputs, training):
+        """({canonical layer: (input, output)}, logits) of one forward pass."""
+        layers = {self.layouts.canonical(name): layer for name, layer in self.adapter.layers(self.state.model).items()}
+        return record(layers, lambda: self.adapter.forward(self.state, inputs, training), self.adapter.to_numpy)
 
     def _parameters(self):
-        native = self.adapter.parameters(self.state.model)
+        native = {
+            self.layouts.canonical(name): array for name, array in self.adapter.parameters(self.state.model).items()
+        }
         return {name: self.layouts.parameter_to_canonical(name, np.asarray(array)) for name, array in native.items()}
 
-    def _set_parameters(self, arrays):
-        native = {
-            name: self.layouts.parameter_to_native(name, array.astype(self.dtype)) for name, array in arrays.items()
+    def _native(self, arrays):
+        """Canonical parameters or gradients under the framework's names, in its layout and in the run's precision."""
+        return {
+            self.layouts.native(name): self.layouts.parameter_to_native(name, array.astype(self.dtype))
+            for name, array in arrays.items()
         }
-        self.adapter.set_parameters(self.state.model, native)
+
+    def _set_parameters(self, arrays):
+        self.adapter.set_parameters(self.state.model, self._native(arrays))
 
     def _parameters_and_state(self):
         arrays = self._parameters()
         for name, array in self.adapter.optimizer_state(self.state).items():
             slot, parameter = name.split("/", 1)
+            parameter = self.layouts.canonical(parameter)
             arrays[slot + "/" + parameter] = self.layouts.parameter_to_canonical(parameter, np.asarray(array))
         return arrays
