@@ -12,7 +12,9 @@
 namespace {
 
 using Model = decltype(build_model());
+#ifndef INFERS
 using Optimizer = decltype(make_optimizer(std::declval<Model&>()));
+#endif
 using Sets = decltype(load_data());
 using Set = typename Sets::first_type;
 
@@ -20,7 +22,6 @@ using Set = typename Sets::first_type;
 
 struct Joined final : Version {
     std::unique_ptr<Model> model_;
-    std::unique_ptr<Optimizer> optimizer_;
     std::unique_ptr<Sets> sets_;
 
     nlohmann::json constants() const override {
@@ -39,20 +40,11 @@ struct Joined final : Version {
     }
 
     void build_model() override {
-        optimizer_.reset();
         model_ = std::make_unique<Model>(::build_model());
     }
-    void make_optimizer() override { optimizer_.reset(new Optimizer(::make_optimizer(*model_))); }
     std::shared_ptr<torch::nn::Module> model() const override { return model_->ptr(); }
-    torch::optim::Optimizer& optimizer() override { return *optimizer_; }
 
     torch::Tensor forward(torch::Tensor inputs) override { return (*model_)->forward(inputs); }
-    torch::Tensor loss_fn(torch::Tensor inputs, torch::Tensor labels) override {
-        return ::loss_fn(*model_, inputs, labels);
-    }
-    torch::Tensor train_step(torch::Tensor inputs, torch::Tensor labels) override {
-        return ::train_step(*model_, *optimizer_, inputs, labels);
-    }
     double evaluate(torch::Tensor inputs, torch::Tensor labels) override {
         return ::evaluate(*model_, Set(inputs, labels));
     }
@@ -66,6 +58,25 @@ struct Joined final : Version {
         else
             each(*::batches<torch::data::samplers::SequentialSampler>(sets_->first), use);
     }
+
+#ifdef INFERS
+    static constexpr auto untrained = "Expected a version that trains. Received: one that does not";
+    void make_optimizer() override { throw std::logic_error(untrained); }
+    torch::optim::Optimizer& optimizer() override { throw std::logic_error(untrained); }
+    torch::Tensor loss_fn(torch::Tensor, torch::Tensor) override { throw std::logic_error(untrained); }
+    torch::Tensor train_step(torch::Tensor, torch::Tensor) override { throw std::logic_error(untrained); }
+#else
+    std::unique_ptr<Optimizer> optimizer_;
+
+    void make_optimizer() override { optimizer_.reset(new Optimizer(::make_optimizer(*model_))); }
+    torch::optim::Optimizer& optimizer() override { return *optimizer_; }
+    torch::Tensor loss_fn(torch::Tensor inputs, torch::Tensor labels) override {
+        return ::loss_fn(*model_, inputs, labels);
+    }
+    torch::Tensor train_step(torch::Tensor inputs, torch::Tensor labels) override {
+        return ::train_step(*model_, *optimizer_, inputs, labels);
+    }
+#endif
 
     template <typename Loader>
     static void each(Loader& loader, const std::function<bool(torch::Tensor, torch::Tensor)>& use) {

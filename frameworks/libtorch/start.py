@@ -2,7 +2,8 @@
 
     start.py INCLUDE                    the worker, on the descriptors in ROSETTA_READ and ROSETTA_WRITE
     start.py INCLUDE VERSION.cpp        the version's own `main`, as its author wrote it
-    start.py INCLUDE --library VERSION.cpp CONSTANT ...     prints {"library": path} or {"message", "line", "traceback"}
+    start.py INCLUDE --library VERSION.cpp train|infer CONSTANT ...
+                                        prints {"library": path} or {"message", "line", "traceback"}
 
 INCLUDE is the folder of <dlrosetta/data.hpp>. What is compiled is kept in the environment's folder `compiled`, under the hash of all that went into it, and made
 beside and renamed. Standard library only.
@@ -82,13 +83,13 @@ def locked(path):
         yield
 
 
-def library(version, constants, include):
+def library(version, use, constants, include):
     """Compile the version with what joins it to the worker. A constant that it does not declare is left out."""
     source = Path(version).read_text(encoding="utf-8")
     declared = [name for name in constants if re.search(rf"^[^/\n]*\b{name}\s*[={{]", source, re.MULTILINE)]
     names = "".join(f"CONSTANT({name})" for name in declared)
     content = hashlib.sha256(source.encode()).hexdigest()
-    joined = [f'-DVERSION="{version}"', f"-DCONSTANTS={names}", f"-DCONTENT={content}"]
+    joined = [f'-DVERSION="{version}"', f"-DCONSTANTS={names}", f"-DCONTENT={content}", *(["-DINFERS"] if use == "infer" else [])]
     found, said = compiled(HERE / "joined.cpp", ".so", include, "-shared", *joined)
     if found:
         return {"library": str(found)}
@@ -100,7 +101,7 @@ def library(version, constants, include):
 
 def main(include, arguments):
     if arguments[:1] == ["--library"]:
-        print(json.dumps(library(arguments[1], arguments[2:], include)))
+        print(json.dumps(library(arguments[1], arguments[2], arguments[3:], include)))
         return
     source = Path(os.path.abspath(arguments[0])) if arguments else HERE / "worker.cpp"
     program, said = compiled(source, "", include)

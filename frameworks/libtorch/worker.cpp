@@ -8,6 +8,9 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
+#include <set>
+#include <vector>
 
 #include "channel.hpp"
 #include "errors.hpp"
@@ -21,7 +24,7 @@ using torch::Tensor;
 
 namespace {
 
-constexpr auto INPUTS = "images", LABELS = "labels";  // as the protocol names what is in a batch
+constexpr auto LABELS = "labels";  // what else is in a batch are the inputs, under whatever name
 
 int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }  // ns
 
@@ -60,10 +63,16 @@ class Session {
         path = args.at("version"), library = "";
         dtype_ = args.at("dtype") == "float64" ? torch::kFloat64 : torch::kFloat32;
         torch::set_default_dtype(torch::scalarTypeToTypeMeta(dtype_));
-        expected_.clear();
+        trains_ = args.value("trains", true);
+        canonical_names_.clear(), recurrent_.clear();
+        if (auto names = args.value("names", json()); names.is_object())
+            for (auto& [canonical, native] : names.items()) canonical_names_[native] = canonical;
+        expected_ = json::object();
         for (auto& layer : args.at("layers"))
-            for (auto& [name, spec] : layer.at("parameters").items())
+            for (auto& [name, spec] : layer.at("parameters").items()) {
                 expected_[layer.at("name").get<std::string>() + "." + name] = spec.at("shape");
+                if (spec.contains("gates")) recurrent_.insert(layer.at("name").get<std::string>());
+            }
         auto compiled = compile(args.at("constants"));
         // A copy of its own: what is loaded twice from one file keeps the first one's variables.
         library = std::filesystem::absolute("version-" + std::to_string(++opened_) + ".so");
@@ -90,7 +99,7 @@ class Session {
             torch::NoGradGuard guard;
             for (auto& [name, tensor] : tensors::load(given)) found.at(name).copy_(tensor);
         }
-        version().make_optimizer();
+        if (trains_) version().make_optimizer();
         return {{"shapes", shapes}};
     }
 
@@ -98,41 +107,39 @@ class Session {
 
     json write_parameters(const json& args) { return save(args, parameters()); }
 
+    /// Training mode with loss and gradients; of a version that does not train, evaluation mode without.
     json trace(const json& args) {
         auto [inputs, labels] = batch(args.at("batch"));
-        Tensors arrays;
-        json layers = json::array(), gradients = json::array();
-        {
-            recording::Recording recording(model());
-            arrays["logits"] = forward(inputs, true);
-            for (auto& [layer, seen] : recording.seen) {
-                arrays["input/" + layer] = seen.input;
-                if (seen.output.defined()) arrays["output/" + layer] = seen.output;
+        auto [seen, order, logits] = record(inputs, trains_);
+        Tensors arrays{{"logits", logits}};
+        for (auto& [layer, one] : seen) {
+            arrays["input/" + layer] = one.input;
+            if (one.output.defined()) arrays["output/" + layer] = one.output;
+        }
+        json gradients = json::array();
+        if (trains_) {
+            model().train();
+            model().zero_grad();
+            auto loss = version().loss_fn(inputs, labels);
+            loss.backward();
+            arrays["loss"] = loss.detach();
+            for (auto& item : model().named_parameters()) {
+                if (!item.value().grad().defined()) continue;
+                auto name = canonical(item.key());
+                arrays["gradient/" + name] = item.value().grad().clone();
+                gradients.push_back(name);
             }
-            layers = recording.order;
+            model().zero_grad();
         }
-        model().zero_grad();
-        auto loss = version().loss_fn(inputs, labels);
-        loss.backward();
-        arrays["loss"] = loss.detach();
-        for (auto& item : model().named_parameters()) {
-            if (!item.value().grad().defined()) continue;
-            arrays["gradient/" + item.key()] = item.value().grad().clone();
-            gradients.push_back(item.key());
-        }
-        model().zero_grad();
         save(args, arrays);
-        return {{"layers", layers}, {"gradients", gradients}};
+        return {{"layers", order}, {"gradients", gradients}};
     }
 
     json activations(const json& args) {
-        auto [inputs, labels] = batch(args.at("batch"));
-        recording::Recording recording(model());
-        forward(inputs, args.at("training"));
+        auto seen = record(batch(args.at("batch")).first, args.at("training")).seen;
         Tensors arrays;
         for (auto& layer : args.at("layers"))
-            if (auto seen = recording.seen.find(layer); seen != recording.seen.end())
-                arrays["input/" + seen->first] = seen->second.input;
+            if (auto one = seen.find(layer); one != seen.end()) arrays["input/" + one->first] = one->second.input;
         return save(args, arrays);
     }
 
@@ -151,7 +158,7 @@ class Session {
         auto given = tensors::load(args.at("gradients"));
         for (int64_t number = 0; number < args.at("times"); ++number) {
             for (auto& item : model().named_parameters())
-                item.value().mutable_grad() = given.at(item.key()).to(item.value(), false, true);
+                item.value().mutable_grad() = given.at(canonical(item.key())).to(item.value(), false, true);
             version().optimizer().step();
             version().optimizer().zero_grad();
         }
@@ -160,7 +167,7 @@ class Session {
 
     json train(const json& args) {
         auto given = tensors::load(args.at("batches"));
-        auto inputs = native(given.at(INPUTS)), labels = given.at(LABELS);
+        auto [inputs, labels] = native(given);
         std::vector<Tensor> losses;
         for (int64_t number = 0; number < inputs.size(0); ++number)
             losses.push_back(version().train_step(inputs[number], labels[number]).to(torch::kFloat64));
@@ -184,7 +191,7 @@ class Session {
             });
             auto number = "/" + std::to_string(epoch);
             arrays["sizes" + number] = torch::tensor(sizes, torch::kInt64);
-            arrays[INPUTS + number] = torch::cat(inputs);
+            arrays["inputs" + number] = torch::cat(inputs);
             arrays[LABELS + number] = torch::cat(labels).to(torch::kInt64);
         }
         return save(args, arrays);
@@ -196,7 +203,7 @@ class Session {
         version().load_data();
         prepared_.clear();
         size_t count = args.at("count");
-        int64_t wanted = declared_.at("BATCH_SIZE");
+        int64_t wanted = constant("BATCH_SIZE");
         version().batches(true, [&](Tensor x, Tensor y) {
             if (y.size(0) == wanted) prepared_.emplace_back(x, y);
             return prepared_.size() < count;
@@ -270,6 +277,7 @@ class Session {
         std::string command;
         for (auto& word : json::parse(std::getenv("ROSETTA_COMPILER"))) command += errors::quoted(word) + " ";
         command += errors::quoted(path);
+        command += trains_ ? " train" : " infer";
         for (auto& name : constants) command += " " + errors::quoted(name);
         auto said = errors::output(command);
         auto answer = json::parse(said, nullptr, false);
@@ -278,11 +286,44 @@ class Session {
         throw CompileError(answer.at("message"), answer.at("line"), answer.at("traceback"));
     }
 
-    Tensor native(const Tensor& array) { return array.is_floating_point() ? array.to(dtype_) : array; }
+    /// Inputs and labels; no labels where there are none.
+    std::pair<Tensor, Tensor> native(const Tensors& arrays) {
+        std::pair<Tensor, Tensor> found;
+        for (auto& [name, array] : arrays)
+            if (name == LABELS)
+                found.second = array;
+            else
+                found.first = array.is_floating_point() ? array.to(dtype_) : array;
+        return found;
+    }
 
-    std::pair<Tensor, Tensor> batch(const std::string& file) {
-        auto given = tensors::load(file);
-        return {native(given.at(INPUTS)), given.at(LABELS)};
+    std::pair<Tensor, Tensor> batch(const std::string& file) { return native(tensors::load(file)); }
+
+    std::string canonical(const std::string& name) const {
+        auto known = canonical_names_.find(name);
+        return known == canonical_names_.end() ? name : known->second;
+    }
+
+    struct Pass {
+        std::map<std::string, recording::Seen> seen;  // by canonical name
+        std::vector<std::string> order;
+        Tensor logits;
+    };
+
+    /// One forward pass and what its layers were given and gave.
+    Pass record(const Tensor& inputs, bool training) {
+        recording::Recording recording(model());
+        Pass pass;
+        pass.logits = forward(inputs, training);
+        for (auto& layer : recording.order) {
+            auto seen = recording.seen.at(layer);
+            auto name = canonical(layer);
+            if (recurrent_.count(name) && seen.output.defined() && seen.output.dim() == 3)
+                seen.output = seen.output.select(1, -1);  // of every step's output, the last
+            pass.order.push_back(name);
+            pass.seen[name] = seen;
+        }
+        return pass;
     }
 
     Tensor forward(const Tensor& inputs, bool training) {
@@ -291,12 +332,12 @@ class Session {
         return version().forward(inputs.to(model().parameters().at(0).device()));
     }
 
-    /// Parameters and running statistics, under LibTorch's names, which are the canonical ones.
+    /// Parameters and running statistics, by canonical name.
     Tensors parameters() {
         Tensors found;
-        for (auto& item : model().named_parameters()) found[item.key()] = item.value().detach();
+        for (auto& item : model().named_parameters()) found[canonical(item.key())] = item.value().detach();
         for (auto& item : model().named_buffers())
-            if (item.value().is_floating_point()) found[item.key()] = item.value();
+            if (item.value().is_floating_point()) found[canonical(item.key())] = item.value();
         return found;
     }
 
@@ -307,7 +348,8 @@ class Session {
             auto kept = state.find(item.value().unsafeGetTensorImpl());
             if (kept == state.end()) continue;
             if (auto sgd = dynamic_cast<torch::optim::SGDParamState*>(kept->second.get()))
-                if (sgd->momentum_buffer().defined()) found["velocity/" + item.key()] = sgd->momentum_buffer();
+                if (sgd->momentum_buffer().defined())
+                    found["velocity/" + canonical(item.key())] = sgd->momentum_buffer();
         }
         return found;
     }
@@ -325,6 +367,9 @@ class Session {
     std::unique_ptr<Version> version_;
     std::shared_ptr<torch::nn::Module> model_;
     json declared_, expected_;
+    std::map<std::string, std::string> canonical_names_;  // by LibTorch's, where they are not the same
+    std::set<std::string> recurrent_;
+    bool trains_ = true;
     int opened_ = 0;
     torch::ScalarType dtype_ = torch::kFloat32;
     std::vector<std::pair<Tensor, Tensor>> prepared_;
@@ -372,7 +417,8 @@ int main() {
         op = request.at("op");
         json failure;
         try {
-            channel.send({{"id", number}, {"ok", true}, {"result", answer(session, op, request.value("args", json::object()), number)}});
+            auto result = answer(session, op, request.value("args", json::object()), number);
+            channel.send({{"id", number}, {"ok", true}, {"result", result}});
             continue;
         } catch (const CompileError& error) {
             failure = errors::described(error, error.line);
