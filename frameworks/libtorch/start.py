@@ -5,8 +5,8 @@
     start.py INCLUDE --library VERSION.cpp train|infer CONSTANT ...
                                         prints {"library": path} or {"message", "line", "traceback"}
 
-INCLUDE is the folder of <dlrosetta/data.hpp>. What is compiled is kept in the environment's folder `compiled`, under the hash of all that went into it, and made
-beside and renamed. Standard library only.
+INCLUDE is the folder of <dlrosetta/data.hpp>. What is compiled is kept in the environment's folder `compiled`, under
+the hash of all that went into it, and made beside and renamed. Standard library only.
 """
 
 import contextlib
@@ -89,7 +89,12 @@ def library(version, use, constants, include):
     declared = [name for name in constants if re.search(rf"^[^/\n]*\b{name}\s*[={{]", source, re.MULTILINE)]
     names = "".join(f"CONSTANT({name})" for name in declared)
     content = hashlib.sha256(source.encode()).hexdigest()
-    joined = [f'-DVERSION="{version}"', f"-DCONSTANTS={names}", f"-DCONTENT={content}", *(["-DINFERS"] if use == "infer" else [])]
+    joined = [
+        f'-DVERSION="{version}"',
+        f"-DCONSTANTS={names}",
+        f"-DCONTENT={content}",
+        *(["-DINFERS"] if use == "infer" else []),
+    ]
     found, said = compiled(HERE / "joined.cpp", ".so", include, "-shared", *joined)
     if found:
         return {"library": str(found)}

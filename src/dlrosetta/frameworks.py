@@ -171,6 +171,10 @@ def load(folder: Path) -> Framework:
             raise RosettaError(f"{file}: Expected {key} = {expected}. Received: nothing.")
         if key in given and not valid(given[key]):
             raise RosettaError(f"{file}: Expected {key} = {expected}. Received: {given[key]!r}.")
+    if "command" in given and "python" not in given:
+        raise RosettaError(
+            f'{file}: Expected python = "3.11" beside command: its environment has one. Received: nothing.'
+        )
     status = given.pop("status")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     values["release"], values["release_date"] = values.pop("release.version"), values.pop("release.date")
