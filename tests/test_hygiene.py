@@ -65,7 +65,7 @@ def python36():
 
 
 def test_worker_and_data_are_there():
-    assert {"__main__.py", "session.py", "tensors.py", "run.py", "cifar.py", "download.py"} <= {
+    assert {"__main__.py", "session.py", "tensors.py", "run.py", "cifar.py", "reviews.py", "download.py"} <= {
         path.name for path in OLD
     }
 

@@ -74,7 +74,7 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
-    slots = {"trace": "velocity"}
+    slots = {"trace": "velocity", "mu": "m", "nu": "v"}
     found = {}
     for path, value in nnx.to_flat_state(nnx.state(state.optimizer)):
         for slot in slots:
@@ -93,7 +93,7 @@ def synchronize(state, value=None):
 
 def _name(path):
     *layer, last = path
-    return ".".join([*layer, {"kernel": "weight"}.get(last, last)])
+    return ".".join([*layer, {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(last, last)])
 
 
 def _filled(model, arrays):

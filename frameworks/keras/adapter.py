@@ -8,7 +8,8 @@ import os
 
 import keras
 
-_NAMES = {"kernel": "weight"}
+_NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+_NAMES["moving_variance"] = "running_var"
 BACKEND = keras.backend.backend()
 if BACKEND == "jax":
     import jax
@@ -87,23 +88,30 @@ def train_step(version, state, images, labels):
 
 
 def apply_gradients(state, gradients):
-    names = {id(variable): name for name, variable in _variables(state.model).items()}
+    names = _names(state.model)
     variables = state.model.trainable_variables
     native = [keras.ops.convert_to_tensor(gradients[names[id(variable)]]) for variable in variables]
     state.optimizer.apply(native, variables)
 
 
 def optimizer_state(state):
-    """Keras keeps the rate inside the velocity: v = 0.9 v − rate · g. What is handed over is v as in v = 0.9 v + g."""
-    names = {id(variable): name for name, variable in _variables(state.model).items()}
+    """Adam's moments, or the velocity as in v = 0.9 v + g: Keras keeps the rate inside, v = 0.9 v − rate · g."""
+    names = _names(state.model)
+    variables = state.model.trainable_variables
+    if hasattr(state.optimizer, "_velocities"):  # Adam's moments
+        slots = (("m", state.optimizer._momentums), ("v", state.optimizer._velocities))
+        return {
+            slot + "/" + names[id(variable)]: to_numpy(value)
+            for slot, values in slots
+            for variable, value in zip(variables, values, strict=True)
+        }
     rate = float(to_numpy(state.optimizer.learning_rate))
     if not rate:
         return {}
     slots = getattr(state.optimizer, "momentums", None) or []  # SGD without momentum has none
-    variables = state.model.trainable_variables[: len(slots)]
     return {
         "velocity/" + names[id(variable)]: to_numpy(slot) / -rate
-        for variable, slot in zip(variables, slots, strict=True)
+        for variable, slot in zip(variables[: len(slots)], slots, strict=True)
     }
 
 
@@ -129,6 +137,10 @@ def _variables(model):
     }
 
 
+def _names(model):
+    return {id(variable): name for name, variable in _variables(model).items()}
+
+
 def _on_jax(loss_fn, model, variables, images, labels):
     fixed = [variable.value for variable in model.non_trainable_variables]
 
@@ -145,7 +157,8 @@ def _on_tensorflow(loss_fn, model, variables, images, labels):
     with tf.GradientTape() as tape:
         loss = loss_fn(labels, model(images, training=True))
         total = loss + sum(model.losses)
-    return loss, tape.gradient(total, [variable.value for variable in variables])
+    found = tape.gradient(total, [variable.value for variable in variables])
+    return loss, [None if value is None else tf.convert_to_tensor(value) for value in found]  # of embeddings, slices
 
 
 def _on_torch(loss_fn, model, variables, images, labels):

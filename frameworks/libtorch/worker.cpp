@@ -343,13 +343,19 @@ class Session {
 
     Tensors parameters_and_state() {
         auto found = parameters();
-        auto& state = version().optimizer().state();
+        auto& states = version().optimizer().state();
         for (auto& item : model().named_parameters()) {
-            auto kept = state.find(item.value().unsafeGetTensorImpl());
-            if (kept == state.end()) continue;
-            if (auto sgd = dynamic_cast<torch::optim::SGDParamState*>(kept->second.get()))
-                if (sgd->momentum_buffer().defined())
-                    found["velocity/" + canonical(item.key())] = sgd->momentum_buffer();
+            auto known = states.find(item.value().unsafeGetTensorImpl());
+            if (known == states.end()) continue;
+            auto keep = [&](const std::string& slot, const Tensor& value) {
+                if (value.defined()) found[slot + "/" + canonical(item.key())] = value;
+            };
+            auto state = known->second.get();
+            if (auto sgd = dynamic_cast<torch::optim::SGDParamState*>(state)) keep("velocity", sgd->momentum_buffer());
+            if (auto adam = dynamic_cast<torch::optim::AdamParamState*>(state))
+                keep("m", adam->exp_avg()), keep("v", adam->exp_avg_sq());
+            if (auto adamw = dynamic_cast<torch::optim::AdamWParamState*>(state))
+                keep("m", adamw->exp_avg()), keep("v", adamw->exp_avg_sq());
         }
         return found;
     }

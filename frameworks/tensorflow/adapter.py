@@ -4,7 +4,8 @@ import os
 
 import tensorflow as tf
 
-_NAMES = {"kernel": "weight"}
+_NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
+_NAMES["moving_variance"] = "running_var"
 
 
 def describe():
@@ -57,7 +58,9 @@ def gradients(version, state, images, labels):
     trained = {id(variable) for variable in state.model.trainable_variables}
     named = {name: variable.value for name, variable in _variables(state.model).items() if id(variable) in trained}
     found = tape.gradient(loss, named)
-    return loss, {name: None if value is None else to_numpy(value) for name, value in found.items()}
+    return loss, {
+        name: None if value is None else to_numpy(tf.convert_to_tensor(value)) for name, value in found.items()
+    }
 
 
 def train_step(version, state, images, labels):
@@ -71,15 +74,23 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
-    """Keras keeps the rate inside the velocity: v = 0.9 v − rate · g. What is handed over is v as in v = 0.9 v + g."""
-    names, rate = _names(state.model), float(state.optimizer.learning_rate)
+    """Adam's moments, or the velocity as in v = 0.9 v + g: Keras keeps the rate inside, v = 0.9 v − rate · g."""
+    names = _names(state.model)
+    variables = state.model.trainable_variables
+    if hasattr(state.optimizer, "_velocities"):  # Adam's moments
+        slots = (("m", state.optimizer._momentums), ("v", state.optimizer._velocities))
+        return {
+            slot + "/" + names[id(variable)]: to_numpy(value)
+            for slot, values in slots
+            for variable, value in zip(variables, values, strict=True)
+        }
+    rate = float(state.optimizer.learning_rate)
     if not rate:
         return {}
     slots = getattr(state.optimizer, "momentums", None) or []  # SGD without momentum has none
-    variables = state.model.trainable_variables[: len(slots)]
     return {
         "velocity/" + names[id(variable)]: to_numpy(slot) / -rate
-        for variable, slot in zip(variables, slots, strict=True)
+        for variable, slot in zip(variables[: len(slots)], slots, strict=True)
     }
 
 

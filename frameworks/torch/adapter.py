@@ -41,7 +41,10 @@ def parameters(model):
 
 
 def set_parameters(model, arrays):
-    model.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()}, strict=True)
+    wanted = {
+        name: value for name, value in model.state_dict().items() if not value.is_floating_point()
+    }  # counters stay
+    model.load_state_dict({**wanted, **{name: torch.from_numpy(array) for name, array in arrays.items()}}, strict=True)
 
 
 def forward(state, images, training):
@@ -75,7 +78,7 @@ def apply_gradients(state, gradients):
 
 def optimizer_state(state):
     names = {id(value): name for name, value in state.model.named_parameters()}
-    slots = {"momentum_buffer": "velocity"}
+    slots = {"momentum_buffer": "velocity", "exp_avg": "m", "exp_avg_sq": "v"}
     return {
         slots[slot] + "/" + names[id(value)]: to_numpy(array)
         for value, entries in state.optimizer.state.items()

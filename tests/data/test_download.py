@@ -12,11 +12,14 @@ import tarfile
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
-from dlrosetta.data import DataError, cifar, download, sources
+from dlrosetta import commands
+from dlrosetta.data import DataError, cifar, download, reviews, sources
 
 BODY = bytes(range(256)) * 4000  # about 1 MB
 QUICK = {"tries": 4, "stall": 1.0, "pause": 0.01}
@@ -239,6 +242,24 @@ def test_an_archive_that_reaches_out_is_refused_whole(tmp_path, bad):
     assert not (tmp_path.parent / "out").exists()
 
 
+@pytest.mark.parametrize(("limit", "most"), [("MOST_MEMBERS", 2), ("MOST_UNPACKED", 5)])
+def test_an_archive_of_more_than_is_accepted_is_refused_whole(monkeypatch, tmp_path, limit, most):
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(archive([("set/one", b"xx"), ("set/two", b"xx"), ("set/three", b"xx")]))
+    download.unpack(str(path), str(tmp_path), "set")
+    assert sorted(os.listdir(tmp_path / "set")) == ["one", "three", "two"]
+    monkeypatch.setattr(download, limit, most)
+    (tmp_path / "other").mkdir()
+    with pytest.raises(DataError, match="Received: more"):
+        download.unpack(str(path), str(tmp_path / "other"), "set")
+    assert os.listdir(tmp_path / "other") == []
+
+
+def test_archives_of_a_hundred_thousand_files_are_accepted():
+    """The IMDb reviews' has 4 × 12,500 with labels, 50,000 without, and a few about them."""
+    assert download.MOST_MEMBERS > 100_100
+
+
 def test_an_archive_that_is_none_is_refused(tmp_path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(BODY[:1000])
@@ -250,46 +271,133 @@ def test_an_archive_that_is_none_is_refused(tmp_path):
 # -- a whole set -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small(monkeypatch, tmp_path):
-    """CIFAR-10 in the publisher's layout with 20 images a file, and its archive."""
-    monkeypatch.setattr(cifar, "RECORDS", 20)
-    monkeypatch.setenv("ROSETTA_DATA", str(tmp_path / "data"))
+class Small(NamedTuple):
+    """A set in the publisher's layout, but small."""
+
+    name: str
+    files: dict[str, bytes]
+    body: bytes  # of the archive
+
+
+def small_cifar10():
     rng = np.random.default_rng(0)
     files = {name: rng.integers(0, 256, (20, 3073), dtype=np.uint8) for name in cifar.TRAIN_FILES + cifar.TEST_FILES}
     for records in files.values():
         records[:, 0] %= 10
-    return files, archive([(f"cifar-10-batches-bin/{name}", records.tobytes()) for name, records in files.items()])
+    return {f"cifar-10-batches-bin/{name}": records.tobytes() for name, records in files.items()}
 
 
-def test_a_set_is_fetched_unpacked_and_read(small):
-    files, body = small
-    assert sources.where("cifar10").kind == "sample"
-    with Server(body, faults=["cut"]) as server:
-        folder = sources.fetch("cifar10", address=server.address, checksum=checksum(body), **QUICK)
-        assert sources.fetch("cifar10", address=server.address, checksum=checksum(body)) == folder  # not again
+def small_imdb():
+    files = {"aclImdb/README": b"", "aclImdb/train/unsup/0_0.txt": b"no label"}
+    for part in ("train", "test"):
+        for label in ("neg", "pos"):
+            for number in range(3):
+                files[f"aclImdb/{part}/{label}/{number}_{7 if label == 'pos' else 4}.txt"] = (
+                    f"a {label} {part} film, {number}".encode()
+                )
+    return files
+
+
+SMALL = {"cifar10": small_cifar10, "imdb": small_imdb}
+
+
+def shrink():
+    cifar.RECORDS, reviews.FILES = 20, 3
+
+
+@pytest.fixture(params=sorted(SMALL))
+def small(request, monkeypatch, tmp_path):
+    monkeypatch.setattr(cifar, "RECORDS", cifar.RECORDS)  # put back by monkeypatch
+    monkeypatch.setattr(reviews, "FILES", reviews.FILES)
+    shrink()
+    monkeypatch.setenv("ROSETTA_DATA", str(tmp_path / "data"))
+    files = SMALL[request.param]()
+    return Small(request.param, files, archive(files.items()))
+
+
+def test_every_set_is_tried():
+    assert set(SMALL) == set(sources.SOURCES)
+
+
+def test_a_set_is_fetched_and_unpacked(small):
+    name = small.name
+    source = sources.SOURCES[name]
+    assert sources.where(name) == (source.sample, "sample", None)
+    with Server(small.body, faults=["cut"]) as server:
+        folder = sources.fetch(name, address=server.address, checksum=checksum(small.body), **QUICK)
+        assert sources.fetch(name, address=server.address, checksum=checksum(small.body)) == folder  # not again
     assert len(server.asked) == 2
-    assert sources.where("cifar10") == ("CIFAR-10", "real", folder)
+    assert sources.where(name) == (source.title, "real", folder)
+    assert sorted(os.listdir(sources.data_dir())) == [f".{name}.lock", source.folder]
+    for path, body in small.files.items():
+        with open(os.path.join(sources.data_dir(), path), "rb") as file:
+            assert file.read() == body
+
+
+@pytest.mark.parametrize("small", ["cifar10"], indirect=True)
+def test_what_was_fetched_is_read_as_images(small):
+    with Server(small.body) as server:
+        sources.fetch("cifar10", address=server.address, checksum=checksum(small.body), **QUICK)
     (images, labels), (test_images, _) = cifar.cifar10()
-    record = files["data_batch_2.bin"][3]
+    record = np.frombuffer(small.files["cifar-10-batches-bin/data_batch_2.bin"], np.uint8).reshape(20, 3073)[3]
     assert labels[23] == record[0]
     assert np.array_equal(images[23], record[1:].reshape(3, 32, 32).astype(np.float32) / 255)
     assert images.shape == (100, 3, 32, 32) and test_images.shape == (20, 3, 32, 32)
     assert np.array_equal(cifar.cifar10(channels_last=True)[0][0], images.transpose(0, 2, 3, 1))
-    assert sorted(os.listdir(sources.data_dir())) == [".cifar10.lock", "cifar-10-batches-bin"]
 
 
-def _fetch(address, expected, queue):
-    cifar.RECORDS = 20
-    queue.put(sources.fetch("cifar10", address=address, checksum=expected))
+@pytest.mark.parametrize("small", ["imdb"], indirect=True)
+def test_what_was_fetched_is_read_as_words_and_bytes(small):
+    """Asked for by either of its names, it is one set under one lock."""
+    with Server(small.body) as server:
+        sources.fetch("imdb_bytes", address=server.address, checksum=checksum(small.body), **QUICK)
+    assert sources.where("imdb_bytes") == sources.where("imdb")
+    assert sorted(os.listdir(sources.data_dir())) == [".imdb.lock", "aclImdb"]
+    (tokens, labels), _ = reviews.imdb(length=6)
+    assert tokens.shape == (6, 6) and labels.tolist() == [0, 1, 0, 1, 0, 1]
+    _, (inputs, _) = reviews.imdb_bytes(length=18)
+    assert inputs[0].astype(np.uint8).tobytes() == b"a neg test film, 0"
+
+
+@pytest.mark.parametrize(
+    ("small", "name"), [(name, name) for name in SMALL] + [("imdb", "imdb_bytes")], indirect=["small"]
+)
+def test_the_command_line_obtains_it(small, monkeypatch, capsys, name):
+    text = SimpleNamespace(data=name)
+    with Server(small.body) as server:
+        source = sources.SOURCES[small.name]._replace(address=server.address, checksum=checksum(small.body))
+        monkeypatch.setitem(sources.SOURCES, small.name, source)
+        commands.obtain(text)
+        commands.obtain(text)
+    assert len(server.asked) == 1
+    assert sources.where(text.data).kind == "real"
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", [*sources.SOURCES, *sources.FORMS])
+def test_the_sample_stands_in_where_it_cannot_be_obtained(monkeypatch, tmp_path, capsys, name):
+    monkeypatch.setenv("ROSETTA_DATA", str(tmp_path))
+    with Server(faults=[404] * 2) as server:
+        plain = sources.FORMS.get(name, name)
+        monkeypatch.setitem(sources.SOURCES, plain, sources.SOURCES[plain]._replace(address=server.address))
+        commands.obtain(SimpleNamespace(data=name))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "404" in said and said.endswith(f"Using {sources.SOURCES[plain].sample}.")
+
+
+def _fetch(name, address, expected, queue):
+    shrink()
+    queue.put(sources.fetch(name, address=address, checksum=expected))
 
 
 def test_two_at_once_fetch_once(small):
-    _, body = small
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    with Server(body) as server:
-        both = [context.Process(target=_fetch, args=(server.address, checksum(body), queue)) for _ in range(2)]
+    with Server(small.body) as server:
+        names = [small.name, "imdb_bytes" if small.name == "imdb" else small.name]
+        both = [
+            context.Process(target=_fetch, args=(name, server.address, checksum(small.body), queue)) for name in names
+        ]
         for one in both:
             one.start()
         folders = {queue.get(timeout=60) for _ in both}
@@ -299,23 +407,23 @@ def test_two_at_once_fetch_once(small):
 
 
 def test_a_kill_leaves_no_half_set(small):
-    _, body = small
-    with Server(body, faults=["stall"]) as server:
+    source = sources.SOURCES[small.name]
+    with Server(small.body, faults=["stall"]) as server:
         context = multiprocessing.get_context("spawn")
         queue = context.Queue()
-        process = context.Process(target=_fetch, args=(server.address, checksum(body), queue))
+        process = context.Process(target=_fetch, args=(small.name, server.address, checksum(small.body), queue))
         process.start()
-        archive = os.path.join(sources.data_dir(), "cifar-10-binary.tar.gz.part")
+        part = os.path.join(sources.data_dir(), os.path.basename(source.address) + ".part")
         deadline = time.monotonic() + 60
-        while not os.path.exists(archive):
+        while not os.path.exists(part):
             assert process.is_alive() and time.monotonic() < deadline
             time.sleep(0.01)
         os.kill(process.pid, signal.SIGKILL)
         process.join()
-        assert not os.path.exists(os.path.join(sources.data_dir(), "cifar-10-batches-bin"))
-        assert sources.where("cifar10").kind == "sample"
-        sources.fetch("cifar10", address=server.address, checksum=checksum(body), **QUICK)
-    assert sources.where("cifar10").kind == "real"
+        assert not os.path.exists(os.path.join(sources.data_dir(), source.folder))
+        assert sources.where(small.name).kind == "sample"
+        sources.fetch(small.name, address=server.address, checksum=checksum(small.body), **QUICK)
+    assert sources.where(small.name).kind == "real"
 
 
 def test_an_unwritable_folder_is_one_clear_line(monkeypatch, tmp_path):

@@ -24,7 +24,7 @@ CHUNK = 1 << 16
 STALL_S = 30.0  # seconds without a byte before a connection counts as dead
 TRIES = 5
 PAUSE_S = 1.0  # before the second try; doubled each time
-MOST_MEMBERS = 10000
+MOST_MEMBERS = 200000  # IMDb's archive has 100,000 files
 MOST_UNPACKED = 8 * 2**30
 
 

@@ -1,5 +1,6 @@
 """Where each data set lies on this machine, where its publisher has it, and what stands in for it."""
 
+import importlib
 import os
 import sys
 from collections import namedtuple
@@ -9,11 +10,12 @@ from dlrosetta.data.errors import DataError
 Where = namedtuple("Where", "name kind path")
 Where.__doc__ = "`name` for people, `kind` 'real' or 'sample', `path` of the folder or None."
 
-# Name: folder below the data folder, for people, publisher's archive, the publisher's own checksum, its size in bytes,
-# the sample.
-_Source = namedtuple("_Source", "folder title address checksum size sample")
+# Name: the module that reads it and knows when it is complete, folder below the data folder, for people, publisher's
+# archive, its checksum, its size in bytes, the sample.
+_Source = namedtuple("_Source", "module folder title address checksum size sample")
 SOURCES = {
     "cifar10": _Source(
+        "cifar",
         "cifar-10-batches-bin",
         "CIFAR-10",
         "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
@@ -21,7 +23,21 @@ SOURCES = {
         170052171,
         "handwritten digits, the sample that ships with dlrosetta",
     ),
+    "imdb": _Source(
+        "reviews",
+        "aclImdb",
+        "IMDb reviews",
+        "https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz",
+        # Checksum and size: the publisher states none; this is Hugging Face's, in its dataset_infos of imdb 1.0.0.
+        # torchtext has md5:7c2ac02c03563afcf9b574c7e56c153a of the same file,
+        # https://github.com/pytorch/text/blob/003eae6f1eed2665451c972107b135abd7e731d6/torchtext/datasets/imdb.py
+        "sha256:c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+        84125825,
+        "paragraphs of two novels by Jane Austen, the sample that ships with dlrosetta",
+    ),
 }
+# Other forms of the same set, which is fetched and locked under its own name.
+FORMS = {"imdb_bytes": "imdb"}
 
 
 def data_dir():
@@ -36,12 +52,13 @@ def data_dir():
 
 def folder(name):
     """The folder of the real set called `name`, or None where only the sample is there."""
-    from dlrosetta.data.cifar import is_complete
-
+    source = _source(name)
     if os.environ.get("ROSETTA_DATA") == "sample":
         return None
-    path = os.path.join(data_dir(), _source(name).folder)
-    return path if is_complete(path) else None
+    path = os.path.join(data_dir(), source.folder)
+    # Imported here, since it imports this module.
+    module = importlib.import_module("dlrosetta.data." + source.module)
+    return path if module.is_complete(path) else None
 
 
 def where(name):
@@ -64,7 +81,7 @@ def fetch(name, progress=None, address=None, checksum=None, **patience):
     root = data_dir()
     if os.environ.get("ROSETTA_DATA") == "sample":
         raise DataError("expected a data folder to fetch into, received ROSETTA_DATA=sample", "unset ROSETTA_DATA")
-    with locked(root, name):
+    with locked(root, FORMS.get(name, name)):
         path = folder(name)
         if path:
             return path
@@ -76,6 +93,7 @@ def fetch(name, progress=None, address=None, checksum=None, **patience):
 
 
 def _source(name):
-    if name not in SOURCES:
-        raise DataError("expected a data set: %s. Received: %r" % (", ".join(sorted(SOURCES)), name))
-    return SOURCES[name]
+    if name not in SOURCES and name not in FORMS:
+        known = ", ".join(sorted([*SOURCES, *FORMS]))
+        raise DataError("expected a data set: %s. Received: %r" % (known, name))
+    return SOURCES[FORMS.get(name, name)]

@@ -12,12 +12,17 @@ _DENSE = {"OI": (0, 1), "IO": (1, 0)}
 
 class Layouts(object):
     """`layout` is framework.toml's table; `layers` is text.toml's list of layers with their parameters; `names` are the
-    canonical names of parameters and layers that the framework calls otherwise, with what it calls them.
+    canonical names of parameters and layers that the framework calls otherwise, with what it calls them: `gru.bias[1]`
+    is the second of what it keeps stacked in one `gru.bias`.
     """
 
     def __init__(self, layout, layers, names=None):
         self.native_names = dict(names or {})
         self.canonical_names = {native: canonical for canonical, native in self.native_names.items()}
+        self.stacked = {}  # native name: canonical names of its parts, in order
+        for canonical, native in sorted(self.native_names.items(), key=lambda pair: pair[1]):
+            if native.endswith("]"):
+                self.stacked.setdefault(native.rsplit("[", 1)[0], []).append(canonical)
         self.update_first = layout.get("gates", "rzn") == "zrn"
         self.conv = _CONV[layout["conv"]]
         self.dense = _DENSE[layout["dense"]]
@@ -34,9 +39,23 @@ class Layouts(object):
         """The canonical name of a parameter or layer, from the framework's."""
         return self.canonical_names.get(name, name)
 
-    def native(self, name):
-        """The framework's name of a parameter or layer, from the canonical one."""
-        return self.native_names.get(name, name)
+    def to_canonical(self, arrays):
+        """Parameters, gradients or velocities by name, from the framework's names and layouts."""
+        found = {}
+        for name, array in arrays.items():
+            parts = self.stacked.get(name)
+            pairs = [(canonical, array[place]) for place, canonical in enumerate(parts)] if parts else []
+            for canonical, part in pairs or [(self.canonical(name), array)]:
+                found[canonical] = self.parameter_to_canonical(canonical, np.asarray(part))
+        return found
+
+    def to_native(self, arrays):
+        """The inverse of `to_canonical`."""
+        native = {name: self.parameter_to_native(name, array) for name, array in arrays.items()}
+        for name, parts in self.stacked.items():
+            if all(part in native for part in parts):
+                native[name] = np.stack([native.pop(part) for part in parts])
+        return {self.native_names.get(name, name): array for name, array in native.items()}
 
     def parameter_to_canonical(self, name, array):
         """A kernel, bias, gradient or velocity of `name`, from native layout. Unknown names pass unchanged."""

@@ -105,9 +105,8 @@ class Session(object):
         if self.trains:
             loss, gradients = self.adapter.gradients(self.version, self.state, inputs, labels)
             arrays["loss"] = np.asarray(self.adapter.to_numpy(loss))
-        gradients = {self.layouts.canonical(name): array for name, array in gradients.items() if array is not None}
-        for name, gradient in gradients.items():
-            arrays["gradient/" + name] = self.layouts.parameter_to_canonical(name, gradient)
+        gradients = self.layouts.to_canonical({name: array for name, array in gradients.items() if array is not None})
+        arrays.update({"gradient/" + name: gradient for name, gradient in gradients.items()})
         tensors.save(out, arrays)
         return {"layers": list(seen), "gradients": list(gradients)}
 
@@ -243,25 +242,21 @@ class Session(object):
         return record(layers, lambda: self.adapter.forward(self.state, inputs, training), self.adapter.to_numpy)
 
     def _parameters(self):
-        native = {
-            self.layouts.canonical(name): array for name, array in self.adapter.parameters(self.state.model).items()
-        }
-        return {name: self.layouts.parameter_to_canonical(name, np.asarray(array)) for name, array in native.items()}
+        return self.layouts.to_canonical(self.adapter.parameters(self.state.model))
 
     def _native(self, arrays):
         """Canonical parameters or gradients under the framework's names, in its layout and in the run's precision."""
-        return {
-            self.layouts.native(name): self.layouts.parameter_to_native(name, array.astype(self.dtype))
-            for name, array in arrays.items()
-        }
+        return self.layouts.to_native({name: array.astype(self.dtype) for name, array in arrays.items()})
 
     def _set_parameters(self, arrays):
         self.adapter.set_parameters(self.state.model, self._native(arrays))
 
     def _parameters_and_state(self):
         arrays = self._parameters()
+        slots = {}
         for name, array in self.adapter.optimizer_state(self.state).items():
             slot, parameter = name.split("/", 1)
-            parameter = self.layouts.canonical(parameter)
-            arrays[slot + "/" + parameter] = self.layouts.parameter_to_canonical(parameter, np.asarray(array))
+            slots.setdefault(slot, {})[parameter] = array
+        for slot, native in slots.items():
+            arrays.update({slot + "/" + name: array for name, array in self.layouts.to_canonical(native).items()})
         return arrays
