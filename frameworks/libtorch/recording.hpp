@@ -1,8 +1,8 @@
 // What goes into and comes out of each layer while a function runs.
 //
 // LibTorch's modules have no hooks (https://github.com/pytorch/pytorch/issues/25888), but its dispatcher tells of every
-// operation (ATen/record_function.h, the profiler's own source). A layer is the outermost operation that is given one of
-// the layer's parameters beside another tensor: that one is the layer's input, the operation's result its output.
+// operation (ATen/record_function.h, the profiler's own source). A layer is the outermost operation that is given one
+// of the layer's parameters beside another tensor: that one is the layer's input, the operation's result its output.
 
 #pragma once
 

@@ -1,5 +1,5 @@
-// Reads and writes safetensors files (https://github.com/huggingface/safetensors): a little-endian 64-bit header length,
-// a JSON header of name -> {dtype, shape, data_offsets}, then the raw little-endian buffers.
+// Reads and writes safetensors files (https://github.com/huggingface/safetensors): a little-endian 64-bit header
+// length, a JSON header of name -> {dtype, shape, data_offsets}, then the raw little-endian buffers.
 
 #pragma once
 
@@ -27,7 +27,7 @@ inline Tensors load(const std::string& path) {
     file.read(reinterpret_cast<char*>(&length), sizeof length);
     std::string header(file ? length : 0, ' ');
     file.read(header.data(), header.size());
-    if (!file) throw std::runtime_error("Expected a safetensors file at " + path + ". Received: one cut short, or none");
+    if (!file) throw std::runtime_error("Expected a safetensors file at " + path + ". Received: none, or a part");
     auto start = file.tellg();
     auto described = nlohmann::json::parse(header);
     Tensors found;
@@ -51,7 +51,8 @@ inline void save(const std::string& path, const Tensors& given) {
         auto known = std::find_if(
             dtypes.begin(), dtypes.end(), [&](auto& one) { return one.second == tensor.scalar_type(); });
         if (known == dtypes.end())
-            throw std::runtime_error("Expected another dtype for " + name + ". Received: " + toString(tensor.scalar_type()));
+            throw std::runtime_error(
+                "Expected another dtype for " + name + ". Received: " + toString(tensor.scalar_type()));
         kept.push_back(tensor.detach().cpu().contiguous());
         header[name] = {{"dtype", known->first},
                         {"shape", tensor.sizes().vec()},

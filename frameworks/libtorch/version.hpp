@@ -1,4 +1,4 @@
-// What the worker asks of a version. joined.cpp answers by calling the version's own functions, whatever their types are.
+// What the worker asks of a version. joined.cpp answers by calling the version's own functions, whatever their types.
 
 #pragma once
 

@@ -1,8 +1,8 @@
 // The data sets of the texts for C++ versions: what `dlrosetta.data` is for Python, number for number.
 //
-// Reading never downloads (`rosetta run` and `rosetta compare` do). Where the data folder lacks the real set, the sample
-// that ships with dlrosetta stands in. `ROSETTA_DATA` names the folder; the word `sample` in its place always gives the
-// sample. Standard library only.
+// Reading never downloads (`rosetta run` and `rosetta compare` do). Where the data folder lacks the real set, the
+// sample that ships with dlrosetta stands in. `ROSETTA_DATA` names the folder; the word `sample` in its place always
+// gives the sample. Standard library only.
 
 #pragma once
 
