@@ -205,6 +205,39 @@ def test_a_missing_interpreter(tiny):
     fails(frameworks.load(tiny.folder), "Expected Python 3.99. Received: none", "uv python install 3.99")
 
 
+LIBC = next(Path("/lib").glob("*-linux-gnu*/libc.so.6"), None)
+
+
+@pytest.mark.skipif(LIBC is None, reason="glibc is not where Debian has it")
+def test_links_to_libraries_by_other_names(tiny, tmp_path, monkeypatch):
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    description = tiny.folder / "framework.toml"
+    description.write_text(TOML + '[links]\n"libold.so.1" = "libc.so.6"\n')
+    linked = frameworks.load(tiny.folder)
+    assert environments.folder(linked) != environments.folder(tiny)  # other links, another environment
+    environments.ensure(linked)
+    link = environments.folder(linked) / "libraries" / "libold.so.1"
+    assert link.is_symlink() and link.samefile(LIBC)
+
+    (tmp_path / "libmine.so.3").touch()
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    description.write_text(TOML + '[links]\n"libold.so.1" = "libmine.so.3"\n')
+    own = frameworks.load(tiny.folder)
+    environments.ensure(own)
+    assert (environments.folder(own) / "libraries" / "libold.so.1").readlink() == tmp_path / "libmine.so.3"
+
+
+def test_a_missing_library(tiny):
+    links = '[links]\n"libold.so.1" = "libnowhere.so.9"\n'
+    description = tiny.folder / "framework.toml"
+    description.write_text(TOML + links)
+    message = "Tiny needs the shared library libnowhere.so.9. Received: none of that name."
+    fails(frameworks.load(tiny.folder), message, "Install it, or name its folder in LD_LIBRARY_PATH.")
+    description.write_text(f'debian = ["libnowhere9"]\n{TOML}{links}')
+    fails(frameworks.load(tiny.folder), message, "apt install libnowhere9")
+    assert not [path for path in environments.root().iterdir() if path.is_dir()]
+
+
 def test_no_lock_and_no_python(tiny):
     tiny.lock.unlink()
     fails(tiny, f"Expected {tiny.lock}. Received: no such file.", "rosetta env lock tiny")

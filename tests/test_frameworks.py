@@ -57,6 +57,18 @@ def test_a_folder_becomes_a_framework(tmp_path):
     assert not tiny.default
 
 
+def test_links_come_first_among_the_libraries(tmp_path, monkeypatch):
+    tiny = frameworks.load(plant(tmp_path / "tiny", GOOD + '[links]\n"libx.so.1" = "libx.so.2"\n'))
+    assert tiny.links == {"libx.so.1": "libx.so.2"}
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    assert tiny.environ(4, Path("/e"))["LD_LIBRARY_PATH"] == "/e/libraries"
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/theirs")
+    assert tiny.environ(4, Path("/e"))["LD_LIBRARY_PATH"] == "/e/libraries:/theirs"
+    declared = replace(tiny, env={"LD_LIBRARY_PATH": "{environment}/cuda"})
+    assert declared.environ(4, Path("/e"))["LD_LIBRARY_PATH"] == "/e/libraries:/e/cuda"
+    assert "LD_LIBRARY_PATH" not in replace(tiny, links={}).environ(4, Path("/e"))
+
+
 def test_what_may_differ(tmp_path):
     text = GOOD.replace('"living"', "{dead = 2019}").replace('python = "3.11"', 'version = "other"\nextension = ".jl"')
     tiny = frameworks.load(plant(tmp_path / "tiny", text))
@@ -70,9 +82,15 @@ def test_what_may_differ(tmp_path):
         ('title = "Tiny"', "", "Expected title = a text. Received: nothing."),
         ('title = "Tiny"', "title = 3", "Expected title = a text. Received: 3."),
         ('python = "3.11"', "python = 3.11", "Expected python = \"3.11\", or left out. Received: 3.11."),
+        (
+            "[env]",
+            '[links]\n"libx.so.1" = "../libx.so.2"\n[env]',
+            'Expected links = a table of names of libraries, "libx.so.1" = "libx.so.2". '
+            "Received: {'libx.so.1': '../libx.so.2'}.",
+        ),
         ("threads", "treads", "Unknown key 'treads'. Did you mean 'threads'?"),
         ("dense =", "dens =", "Unknown key 'layout.dens'. Did you mean 'layout.dense'?"),
-        ('"OIHW"', '"OHWI"', "Expected layout.conv = one of OIHW, HWIO. Received: 'OHWI'."),
+        ('"OIHW"', '"IOHW"', "Expected layout.conv = one of OIHW, HWIO, OHWI. Received: 'IOHW'."),
         ('["cpu"]', '["gpu"]', "Expected devices = a list of some of cpu, cuda, rocm, metal. Received: ['gpu']."),
         ('["cpu"]', "[]", "Expected devices = a list of some of cpu, cuda, rocm, metal. Received: []."),
         ('"living"', '"alive"', "or {dead = year of the last release}. Received: 'alive'."),
@@ -127,7 +145,7 @@ def test_selecting():
 def test_an_unknown_name_is_answered_with_the_nearest():
     with pytest.raises(UsageError, match=r"Unknown framework 'troch'\. Did you mean 'torch'\?") as caught:
         frameworks.select("flax,troch", SHIPPED)
-    assert "flax, keras_jax" in caught.value.hint
+    assert ", ".join(SHIPPED) in caught.value.hint
     with pytest.raises(UsageError, match="No framework is named"):
         frameworks.select(" , ", SHIPPED)
 

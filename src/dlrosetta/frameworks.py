@@ -23,8 +23,10 @@ from dlrosetta.toml import read_toml
 
 SLUG = re.compile(r"[a-z][a-z0-9_]*")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+LIBRARY = r"[\w+.-]+\.so(\.\d+)*"
+LINKS = "libraries"  # the folder of an environment that holds its `links`
 LAYOUTS = {
-    "conv": ("OIHW", "HWIO"),
+    "conv": ("OIHW", "HWIO", "OHWI"),
     "dense": ("OI", "IO"),
     "activations": ("channels_first", "channels_last"),
 }
@@ -54,6 +56,7 @@ class Framework:
     default: bool = False  # among those used when nobody names any
     needs: tuple[str, ...] = ()  # programs (a compiler) and shared libraries (libmpi.so.40) that this machine must have
     debian: tuple[str, ...] = ()  # the packages that bring them
+    links: Mapping[str, str] = field(default_factory=dict)  # library that a wheel asks for: the one installed
     size_mb: int = 0  # of its environment, as measured
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
@@ -95,7 +98,11 @@ class Framework:
         def fill(value: str) -> str:
             return value.replace("{threads}", str(threads)).replace("{environment}", str(environment))
 
-        return {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
+        filled = {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
+        if self.links:
+            already = filled.get("LD_LIBRARY_PATH") or os.environ.get("LD_LIBRARY_PATH")
+            filled["LD_LIBRARY_PATH"] = os.pathsep.join([str(environment / LINKS), *([already] if already else [])])
+        return filled
 
     def started(self, python: Path) -> list[str]:
         """Return the command of a worker in another language, by the interpreter of the framework's environment."""
@@ -241,6 +248,11 @@ def _variables(value: Any) -> bool:
     return isinstance(value, dict) and all(VARIABLE.fullmatch(k) and isinstance(v, str) for k, v in value.items())
 
 
+def _links(value: Any) -> bool:
+    names = [*value, *value.values()] if isinstance(value, dict) else [None]
+    return all(isinstance(name, str) and re.fullmatch(LIBRARY, name) for name in names)
+
+
 def _reasons(value: Any) -> bool:
     return isinstance(value, dict) and all(key in _DTYPES and _text(reason) for key, reason in value.items())
 
@@ -285,6 +297,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "default": ("true or false", lambda value: isinstance(value, bool), False),
     "needs": ("a list of programs and shared libraries", _list_of(_matching(r"[A-Za-z0-9][A-Za-z0-9+._-]*")), False),
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
+    "links": ('a table of names of libraries, "libx.so.1" = "libx.so.2"', _links, False),
     "size_mb": ("a whole number", _whole, False),
     "cannot": ("a table of dtypes and reasons", _reasons, False),
     "env": ("a table of environment variables and texts", _variables, False),

@@ -73,7 +73,10 @@ def make_optimizer(model):
 def train_step(model, optimizer, tokens, labels):
     with tf.GradientTape() as tape:
         loss = loss_fn(model, tokens, labels)
-    optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+    gradients = tape.gradient(loss, model.trainable_variables)
+    # An embedding's gradient is slices, one an occurrence of a word: add them up before Keras's Adam squares them.
+    gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+    optimizer.apply(gradients, model.trainable_variables)
     return loss
 
 

@@ -73,6 +73,13 @@ def copy(tmp_path):
     return make
 
 
+def allowed(edit):
+    """Verdicts of what is no fault. Whether a waiver of float32 is needed may hang on the order of a sum."""
+    waivers = TEXTS[edit.text].waivers
+    waived = any(edit.framework in one["frameworks"] and one["dtype"] == "float32" for one in waivers)
+    return {"proven", "waived"} if waived else {"proven"}
+
+
 def chosen(edits):
     """Parameters of a test: those that are not run by default are marked `wide`."""
     places, found = Counter(), []
@@ -100,14 +107,14 @@ def test_a_fault_is_caught_and_located(prover, edit, copy):
 @pytest.mark.parametrize("edit", SAME, ids=str)
 def test_other_words_for_the_same_are_no_fault(prover, edit, copy):
     (found,) = prover.prove(edit.framework, copy(edit), ["float32"])
-    assert (found.verdict, found.reason) == ("proven", None)
+    assert found.verdict in allowed(edit), found.reason
 
 
 @pytest.mark.frameworks
 @pytest.mark.parametrize("edit", AS_IT_IS, ids=str)
 def test_a_version_as_it_is_is_proven(prover, edit, copy):
     (found,) = prover.prove(edit.framework, copy(edit), ["float32"])
-    assert (found.verdict, found.reason) == ("proven", None)
+    assert found.verdict in allowed(edit), found.reason
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=str)

@@ -61,6 +61,9 @@ def test_the_layouts_are_what_their_names_say():
     native = last.parameter_to_native("conv.weight", kernel)
     assert native.shape == (5, 2, 3, 6)
     assert native[4, 1, 2, 5] == kernel[5, 2, 4, 1]
+    native = layout(conv="OHWI").parameter_to_native("conv.weight", kernel)
+    assert native.shape == (6, 5, 2, 3)
+    assert native[5, 4, 1, 2] == kernel[5, 2, 4, 1]
     dense = drawn(10, 7)
     assert np.array_equal(last.parameter_to_native("last.weight", dense), dense.T)
     images = drawn(2, 3, 8, 9)

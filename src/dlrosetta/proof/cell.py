@@ -197,7 +197,7 @@ def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> It
     losses = np.concatenate([first["losses"], rest["losses"]])
     trained = ask.arrays("predict", batch="evaluation").get("logits")
     yield [judge.tensor("losses", losses, "Train step"), judge.tensor("trained logits", trained, "Train step")]
-    ask.create(still)
+    ask.create({**still, "BATCH_SIZE": text.proof["batch"] + 1})  # as an epoch's last batch: an average is its own
     yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
 

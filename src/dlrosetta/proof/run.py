@@ -157,8 +157,9 @@ def sample(name: str) -> Sets:
 def prover_hash() -> str:
     """Of everything in the program that can change a verdict."""
     digest = hashlib.sha256()
-    code = [*PACKAGE.glob("*.py"), *PACKAGE.glob("proof/*.py"), *PACKAGE.glob("worker/*.py")]
-    for path in sorted([*code, *PACKAGE.glob("data/**/*")]):  # data: its sample and its readers in other languages too
+    for path in sorted(
+        [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in PACKAGE.glob(part)]
+    ):
         if path.is_file() and path.suffix != ".pyc" and path.name != "cli.py":
             digest.update(path.read_bytes())
     return digest.hexdigest()

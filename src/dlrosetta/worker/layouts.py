@@ -6,7 +6,7 @@ hand over arrays as their framework stores them; all permutation is here, once.
 
 import numpy as np
 
-_CONV = {"OIHW": (0, 1, 2, 3), "HWIO": (3, 2, 0, 1)}  # native axes in canonical order
+_CONV = {"OIHW": (0, 1, 2, 3), "HWIO": (3, 2, 0, 1), "OHWI": (0, 3, 1, 2)}  # native axes in canonical order
 _DENSE = {"OI": (0, 1), "IO": (1, 0)}
 
 

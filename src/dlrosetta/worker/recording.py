@@ -5,14 +5,12 @@ This needs no hook from the framework and no change to the version. Under a comp
 run eagerly here.
 """
 
-import numpy as np
 
-
-def record(layers, function, to_numpy):
-    """Return ({layer: (first argument, result)} as numpy arrays, function's result). `layers` maps names to layer
+def record(layers, function, copy):
+    """Return ({layer: (copy of first argument, copy of result)}, function's result). `layers` maps names to layer
     objects.
 
-    Of a layer that is called more than once, the first call counts. Arrays are copied at once: a later in-place
+    Of a layer that is called more than once, the first call counts. Values are copied at once: a later in-place
     operation must not change what was seen.
     """
     names = {id(layer): name for name, layer in layers.items()}
@@ -21,7 +19,7 @@ def record(layers, function, to_numpy):
         kind = type(layer)
         if kind not in originals:
             originals[kind] = (kind.__call__, "__call__" in vars(kind))
-            kind.__call__ = _wrapped(kind.__call__, names, seen, to_numpy)
+            kind.__call__ = _wrapped(kind.__call__, names, seen, copy)
     try:
         result = function()
     finally:
@@ -33,15 +31,14 @@ def record(layers, function, to_numpy):
     return seen, result
 
 
-def _wrapped(original, names, seen, to_numpy):
+def _wrapped(original, names, seen, copy):
     def call(self, *args, **kwargs):
         name = names.get(id(self))
         is_first = name is not None and bool(args) and name not in seen
-        received = np.array(to_numpy(args[0])) if is_first else None
+        received = copy(args[0]) if is_first else None
         result = original(self, *args, **kwargs)
         if is_first:
-            first = result[0] if isinstance(result, tuple) else result  # a recurrent layer answers output and state
-            seen[name] = (received, np.array(to_numpy(first)))
+            seen[name] = (received, copy(result[0] if isinstance(result, tuple) else result))  # output, not the state
         return result
 
     return call

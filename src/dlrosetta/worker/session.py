@@ -237,9 +237,20 @@ class Session(object):
         return self.adapter.to_native(inputs), labels
 
     def _seen(self, inputs, training):
-        """({canonical layer: (input, output)}, logits) of one forward pass."""
-        layers = {self.layouts.canonical(name): layer for name, layer in self.adapter.layers(self.state.model).items()}
-        return record(layers, lambda: self.adapter.forward(self.state, inputs, training), self.adapter.to_numpy)
+        """({canonical layer: (input, output)}, logits) of one forward pass.
+
+        An adapter whose layers never see a batch of concrete arrays has a `record` of its own.
+        """
+        own = getattr(self.adapter, "record", None)
+        if own is not None:
+            seen, logits = own(self.state, inputs, training)
+        else:
+            seen, logits = record(
+                self.adapter.layers(self.state.model),
+                lambda: self.adapter.forward(self.state, inputs, training),
+                lambda value: np.array(self.adapter.to_numpy(value)),
+            )
+        return {self.layouts.canonical(name): arrays for name, arrays in seen.items()}, logits
 
     def _parameters(self):
         return self.layouts.to_canonical(self.adapter.parameters(self.state.model))
@@ -249,7 +260,9 @@ class Session(object):
         return self.layouts.to_native({name: array.astype(self.dtype) for name, array in arrays.items()})
 
     def _set_parameters(self, arrays):
-        self.adapter.set_parameters(self.state.model, self._native(arrays))
+        replaced = self.adapter.set_parameters(self.state.model, self._native(arrays))
+        if replaced is not None:  # a model that cannot be changed
+            self.state.model = replaced
 
     def _parameters_and_state(self):
         arrays = self._parameters()

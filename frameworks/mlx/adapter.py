@@ -1,0 +1,88 @@
+"""What the program knows of MLX. A parameter's name is its path; kernels are OHWI and (out, in).
+
+MLX is lazy: what is handed over is evaluated here. A compiled step captures one model and one optimizer, so the
+version's `train_step` makes the step, and it is kept beside them.
+"""
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+from mlx.utils import tree_flatten, tree_unflatten
+
+
+def describe():
+    device = "metal" if mx.default_device() == mx.gpu else "cpu"
+    return {"version": mx.__version__, "device": device, "threads": 1}  # that of its stream
+
+
+def seed(number):
+    mx.random.seed(number)
+
+
+def set_dtype(dtype):
+    pass  # float32 alone: see framework.toml
+
+
+def to_native(array):
+    return mx.array(array, dtype=getattr(mx, array.dtype.name))  # left to itself, MLX makes float32 of float64
+
+
+def to_numpy(value):
+    return np.array(value.astype(mx.float32) if value.dtype in (mx.bfloat16, mx.float16) else value)
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+    state.step = version.train_step(state.model, state.optimizer)
+
+
+def layers(model):
+    return {name: module for name, module in model.named_modules() if name}
+
+
+def parameters(model):
+    return {name: to_numpy(value) for name, value in tree_flatten(model.parameters())}
+
+
+def set_parameters(model, arrays):
+    model.load_weights([(name, to_native(array)) for name, array in arrays.items()], strict=True)
+
+
+def forward(state, images, training):
+    state.model.train(training)
+    return state.model(images)
+
+
+def gradients(version, state, images, labels):
+    state.model.train()
+    loss, found = nn.value_and_grad(state.model, version.loss_fn)(state.model, images, labels)
+    return loss, {name: to_numpy(value) for name, value in tree_flatten(found)}
+
+
+def train_step(version, state, images, labels):
+    return state.step(images, labels)
+
+
+def apply_gradients(state, gradients):
+    given = tree_unflatten([(name, to_native(array)) for name, array in gradients.items()])
+    state.optimizer.update(state.model, given)
+    mx.eval(state.model.state, state.optimizer.state)
+
+
+def optimizer_state(state):
+    slots = {"v": "velocity"}
+    found = {}
+    for path, value in tree_flatten(state.optimizer.state):
+        name, _, slot = path.rpartition(".")
+        if slot in slots:
+            found[slots[slot] + "/" + name] = to_numpy(value)
+    return found
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    mx.eval(value, state.model.state, state.optimizer.state)
+    mx.synchronize()

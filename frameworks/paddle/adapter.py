@@ -1,0 +1,104 @@
+"""What the program knows of PaddlePaddle. Parameters have its own names; kernels are OIHW, but (in, out).
+
+A model may be compiled by `paddle.jit.to_static`: what must see every layer's values runs it uncompiled.
+"""
+
+import os
+
+import numpy as np
+import paddle
+
+
+def describe():
+    device = paddle.device.get_device()
+    return {"version": paddle.__version__, "device": device, "threads": int(os.environ["ROSETTA_THREADS"])}
+
+
+def seed(number):
+    paddle.seed(number)
+    np.random.seed(number)  # paddle.io's samplers shuffle with NumPy
+
+
+def set_dtype(dtype):
+    paddle.set_default_dtype(dtype)
+
+
+def to_native(array):
+    return paddle.to_tensor(array)
+
+
+def to_numpy(value):
+    return value.numpy()
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return dict(model.named_sublayers())
+
+
+def parameters(model):
+    return {name: to_numpy(value) for name, value in model.state_dict().items()}
+
+
+def set_parameters(model, arrays):
+    model.set_state_dict(arrays)
+
+
+def forward(state, images, training):
+    state.model.train() if training else state.model.eval()
+    paddle.jit.enable_to_static(False)
+    try:
+        with paddle.no_grad():
+            return state.model(images)
+    finally:
+        paddle.jit.enable_to_static(True)
+
+
+def gradients(version, state, images, labels):
+    state.model.train()
+    loss = version.loss_fn(state.model, images, labels)
+    loss.backward()
+    found = {
+        name: None if value.grad is None else to_numpy(value.grad) for name, value in state.model.named_parameters()
+    }
+    _forget_gradients(state.model)
+    return loss, found
+
+
+def train_step(version, state, images, labels):
+    return version.train_step(state.model, state.optimizer, images, labels)
+
+
+def apply_gradients(state, gradients):
+    for name, value in state.model.named_parameters():
+        value.grad = paddle.to_tensor(gradients[name])
+    state.optimizer.step()
+    _forget_gradients(state.model)
+
+
+def optimizer_state(state):
+    """Paddle names a slot after the parameter's own name, such as conv2d_0.w_0, and the accumulator."""
+    kept, slots = state.optimizer.state_dict(), {"velocity": "velocity"}
+    return {
+        slots[slot] + "/" + name: to_numpy(kept[value.name + "_" + slot + "_0"])
+        for name, value in state.model.named_parameters()
+        for slot in slots
+        if value.name + "_" + slot + "_0" in kept
+    }
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, images, labels)
+
+
+def synchronize(state, value=None):
+    if paddle.device.is_compiled_with_cuda():
+        paddle.device.synchronize()
+
+
+def _forget_gradients(model):
+    for value in model.parameters():
+        value.clear_gradient(False)  # to none, not to zero
