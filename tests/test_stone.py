@@ -16,14 +16,11 @@ ROSETTA = Path(sys.executable).with_name("rosetta")
 KNOWN = frameworks.find()
 TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dirs()).items()}
 CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in run.DTYPES if dtype not in one.dtypes]
-<<<<<<< HEAD
 # What a version of each language says of the project: that it takes its data from there.
 OURS = {
     ".py": ["from dlrosetta import data"],
     ".cpp": ["#include <dlrosetta/data.hpp>", "namespace data = dlrosetta::data;"],
 }
-VERSIONS = sorted({run.version_of(text, one) for text in TEXTS.values() for one in KNOWN.values()})
-=======
 CELLS = [
     (name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.version_of(text, one).is_file()
 ]
@@ -34,7 +31,6 @@ def expected(text, slug, dtype):
     """A cell with a waiver or a variant is waived and nothing else."""
     waivers = [one for one in TEXTS[text].waivers if slug in one["frameworks"] and one["dtype"] == dtype]
     return "waived" if waivers or TEXTS[text].variant_for(slug) else "proven"
->>>>>>> main
 
 
 @pytest.fixture(scope="module")
