@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks
+from dlrosetta import frameworks, paths
 from dlrosetta.errors import RosettaError, UsageError
 
 GOOD = """
@@ -148,6 +148,41 @@ def test_an_unknown_name_is_answered_with_the_nearest():
     assert ", ".join(SHIPPED) in caught.value.hint
     with pytest.raises(UsageError, match="No framework is named"):
         frameworks.select(" , ", SHIPPED)
+
+
+COMMAND = 'command = ["{python}", "{folder}/start", "--lib={environment}/lib", "{data}", "{other}"]\nhomepage'
+
+
+def test_a_command_of_its_own_is_filled_in(tmp_path):
+    tiny = frameworks.load(plant(tmp_path / "tiny"))
+    assert tiny.started(Path("/e/bin/python")) == []
+    other = frameworks.load(plant(tmp_path / "other", GOOD.replace("homepage", COMMAND)))
+    assert other.started(Path("/e/bin/python")) == [
+        "/e/bin/python", f"{tmp_path}/other/start", "--lib=/e/lib", str(paths.PACKAGE / "data"), "{other}",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("homepage", "command = []\nhomepage", "Expected command = a list of texts, the program first; {python}, "),
+        ("homepage", 'command = "R"\nhomepage', "are filled in. Received: 'R'."),
+        ('python = "3.11"', 'command = ["R"]', 'Expected python = "3.11" beside command: its environment has one.'),
+    ],
+)
+def test_a_wrong_command_is_refused(tmp_path, old, new, message):
+    with pytest.raises(RosettaError, match=re.escape(message)):
+        frameworks.load(plant(tmp_path / "tiny", GOOD.replace(old, new, 1)))
+
+
+def test_the_content_hash_holds_a_worker_of_its_own(tmp_path):
+    folder = plant(tmp_path / "tiny", GOOD.replace("homepage", 'command = ["{folder}/worker"]\nhomepage'))
+    seen = {frameworks.load(folder).content_hash()}
+    for name in ("worker", "other.hpp", "worker"):
+        with (folder / name).open("a") as file:
+            file.write("a\n")
+        seen.add(frameworks.load(folder).content_hash())
+    assert len(seen) == 4
 
 
 def test_the_content_hash_holds_what_a_proof_depends_on(tmp_path):

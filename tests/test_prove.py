@@ -8,6 +8,8 @@ import planted
 import pytest
 from planted import TEXT
 
+from dlrosetta import paths
+
 STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
 BATCH = "yield images[rows], labels[rows]"
 
@@ -254,6 +256,25 @@ def test_a_framework_without_a_version_cannot_and_one_that_lacks_a_precision_nei
 
 def remembered(place):
     return {path.name: json.loads(path.read_text()) for path in (place.cache / "proofs").glob("*.json")}
+
+
+def test_a_worker_that_is_started_by_a_command_of_its_own(place):
+    command = f'command = ["{{python}}", "{paths.PACKAGE}/worker/__main__.py", "{{folder}}/other.py"]\nhomepage'
+    place.plant("other", toml=[("homepage", command)])
+    folder = place.frameworks / "other"
+    (folder / "adapter.py").rename(folder / "other.py")
+    _, cells = place.prove("other")
+    assert (cells["other"]["verdict"], cells["other"]["reason"]) == ("proven", None)
+
+
+def test_a_command_that_is_not_there(place):
+    place.plant("other", toml=[("homepage", 'command = ["/no/such/program"]\nhomepage')])
+    _, cells = place.prove("other")
+    assert (cells["other"]["verdict"], cells["other"]["reason"]) == (
+        "failed",
+        "the worker could not run: [Errno 2] No such file or directory: '/no/such/program'. "
+        "Next: rosetta env remove other, to make it anew",
+    )
 
 
 def test_a_version_that_was_changed_while_it_was_proven_is_not_remembered_as_proven(place):

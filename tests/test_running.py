@@ -206,6 +206,16 @@ def test_an_environment_that_is_broken_is_an_error_with_a_way_out(place):
     assert "Traceback" not in done.stderr
 
 
+def test_a_command_of_its_own_gets_the_version_as_its_last_argument(place):
+    toml = place.frameworks / "tiny" / "framework.toml"
+    command = 'command = ["/bin/sh", "{folder}/start.sh", "{data}"]\n'
+    toml.write_text(command + toml.read_text(encoding="utf-8"), encoding="utf-8")
+    (toml.parent / "start.sh").write_text('echo "$@" "${ROSETTA_READ-alone}" "$TINY_HOME"; exit 4\n', encoding="utf-8")
+    done = place.run("no Python")
+    assert done.stdout == f"{paths.PACKAGE / 'data'} {place.version} alone {place.folder}/home\n"
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "Error: cnn_tiny.py ended with status 4.")
+
+
 def test_a_framework_that_python_does_not_run(place):
     toml = place.frameworks / "tiny" / "framework.toml"
     toml.write_text(toml.read_text(encoding="utf-8").replace("python = ", "# "), encoding="utf-8")

@@ -50,6 +50,7 @@ class Framework:
     layout: Mapping[str, str]  # conv, dense, activations: how the framework stores them
     version: str  # it runs the files `<text>_<version><extension>`
     extension: str = ".py"
+    command: tuple[str, ...] = ()  # starts the worker; empty: Python's own, with the adapter
     python: str | None = None  # None: not run by Python
     dead: int | None = None  # the year of the last release; None: living
     default: bool = False  # among those used when nobody names any
@@ -103,10 +104,27 @@ class Framework:
             filled["LD_LIBRARY_PATH"] = os.pathsep.join([str(environment / LINKS), *([already] if already else [])])
         return filled
 
+    def started(self, python: Path) -> list[str]:
+        """Return the command of a worker in another language, by the interpreter of the framework's environment."""
+        known: dict[str, Path] = {
+            "{python}": python,
+            "{environment}": python.parent.parent,
+            "{folder}": self.folder.resolve(),
+            "{data}": paths.PACKAGE / "data",  # readers of the data sets in other languages
+        }
+
+        def fill(part: str) -> str:
+            return re.sub("|".join(map(re.escape, known)), lambda found: str(known[found[0]]), part)
+
+        return [fill(part) for part in self.command]
+
     def content_hash(self) -> str:
-        """Return the sha256 (hex) of adapter, description and lock: a proof holds for exactly these."""
+        """Return the sha256 (hex) of adapter, description and lock, and of a worker of its own: a proof holds for
+        exactly these.
+        """
         digest = hashlib.sha256()
-        for path in (self.adapter, self.folder / "framework.toml", self.lock):
+        worker = sorted(path for path in self.folder.rglob("*") if path.is_file()) if self.command else []
+        for path in (self.adapter, self.folder / "framework.toml", self.lock, *worker):
             content = path.read_bytes() if path.is_file() else b""
             digest.update(f"{path.name} {len(content)}\n".encode() + content)
         return digest.hexdigest()
@@ -160,6 +178,10 @@ def load(folder: Path) -> Framework:
             raise RosettaError(f"{file}: Expected {key} = {expected}. Received: nothing.")
         if key in given and not valid(given[key]):
             raise RosettaError(f"{file}: Expected {key} = {expected}. Received: {given[key]!r}.")
+    if "command" in given and "python" not in given:
+        raise RosettaError(
+            f'{file}: Expected python = "3.11" beside command: its environment has one. Received: nothing.'
+        )
     status = given.pop("status")
     values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     values["release"], values["release_date"] = values.pop("release.version"), values.pop("release.date")
@@ -264,6 +286,11 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "adapter": (
         'the path of an adapter from this folder, "../keras/adapter.py"',
         _matching(r"(\.\./)?[\w/]+\.py"),
+        False,
+    ),
+    "command": (
+        "a list of texts, the program first; {python}, {environment}, {folder} and {data} are filled in",
+        _list_of(_text, 1),
         False,
     ),
     "extension": ('".py" or another', _matching(r"\.[A-Za-z0-9]+"), False),

@@ -44,7 +44,14 @@ def show(text: str, name: str, stone: tuple[str, ...], frameworks_dir: tuple[str
         raise python
     commands.obtain(one)
     console.err().print(f"Data: {matrix.data_name(one.data)}", style="dim", soft_wrap=True, markup=False)
-    return run(python, version, environment(framework, python))
+    return run(command(framework, python, version), version, environment(framework, python))
+
+
+def command(framework: Framework, python: Path, version: Path) -> list[str]:
+    """What runs a version alone: the worker's own command with the version after it, or else Python."""
+    if framework.command:
+        return [*framework.started(python), str(version)]
+    return [str(python), str(paths.PACKAGE / "worker" / "run.py"), str(version)]
 
 
 def environment(framework: Framework, python: Path) -> dict[str, str]:
@@ -56,9 +63,8 @@ def environment(framework: Framework, python: Path) -> dict[str, str]:
     return {**env, "PYTHONUNBUFFERED": "1", "PYTHONPYCACHEPREFIX": str(python.parent.parent / "bytecode")}
 
 
-def run(python: Path, version: Path, env: dict[str, str]) -> int:
-    """Run the file to its end; return 0 or 1. Interrupted, end it and all that it started."""
-    command = [str(python), str(paths.PACKAGE / "worker" / "run.py"), str(version)]
+def run(command: list[str], version: Path, env: dict[str, str]) -> int:
+    """Run the version to its end; return 0 or 1. Interrupted, end it and all that it started."""
     mark = f"{os.getpid()}-{secrets.token_hex(8)}"
     process = None
     try:

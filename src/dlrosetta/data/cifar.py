@@ -15,7 +15,8 @@ TRAIN_FILES = tuple("data_batch_%d.bin" % number for number in range(1, 6))
 TEST_FILES = ("test_batch.bin",)
 RECORDS = 10000  # a file
 RECORD_BYTES = 1 + 3 * 32 * 32
-SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "digits.npz")
+SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "digits.bin")
+SAMPLE_BYTES = 1 + 8 * 8  # of a record: the label and the pixels
 SAMPLE_TRAIN = 1437
 
 
@@ -36,8 +37,8 @@ def cifar10_sample(channels_last=False):
     """The packaged stand-in: 1,797 handwritten digits of 8×8, each pixel repeated 4×4 in three equal channels. Same
     form as `cifar10`.
     """
-    with np.load(SAMPLE, allow_pickle=False) as stored:
-        small, labels = stored["images"], stored["labels"].astype(np.int32)
+    records = np.fromfile(SAMPLE, np.uint8).reshape(-1, SAMPLE_BYTES)
+    small, labels = records[:, 1:].reshape(-1, 8, 8), records[:, 0].astype(np.int32)
     grey = (small.astype(np.float32) / 16).repeat(4, axis=1).repeat(4, axis=2)  # (N, 32, 32)
     images = np.stack([grey] * 3, axis=3 if channels_last else 1)
     cut = SAMPLE_TRAIN

@@ -121,6 +121,8 @@ def start(framework: Framework, python: Path, threads: int, proof: bool = False,
     env = client.worker_environment(framework.environ(threads, python.parent.parent, proof), threads)
     if proof:
         env["ROSETTA_DATA"] = "sample"
+    if framework.command:
+        return client.Worker(framework.started(python), env, **limits)
     return client.start_python(python, framework.adapter, env, **limits)
 
 
@@ -158,7 +160,7 @@ def prover_hash() -> str:
     for path in sorted(
         [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in PACKAGE.glob(part)]
     ):
-        if path.is_file() and path.name not in ("cli.py",):
+        if path.is_file() and path.suffix != ".pyc" and path.name != "cli.py":
             digest.update(path.read_bytes())
     return digest.hexdigest()
 
