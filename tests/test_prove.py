@@ -300,7 +300,10 @@ def test_all_texts_at_once(place, template):
     arguments = ("prove", "all", "--frameworks", "tiny", "--dtype", "float32", "--json")
     done = place.call(*arguments)
     found = {one["text"]: [cell["verdict"] for cell in one["cells"]] for one in json.loads(done.stdout)["texts"]}
-    assert found == {"cnn": ["cannot"], TEXT: ["proven"], "other": ["proven"]}
+    assert (found.pop(TEXT), found.pop("other")) == (["proven"], ["proven"])
+    assert len(found) > 1 and all(
+        verdicts == ["cannot"] for verdicts in found.values()
+    )  # ours, which have no such version
     assert done.returncode == 0
 
 

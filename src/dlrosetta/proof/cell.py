@@ -213,6 +213,7 @@ def _behaviour(
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
+    yield modes.causal(ask, text)
     if text.trains:
         yield modes.evaluation(ask, judge.golden.metric)
     if trains and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
@@ -264,6 +265,7 @@ class Asker:
             "quiet gradients": draws.loud(given.gradients, reference.QUIET_GRADIENT),
             "same": {key: np.stack([array[0]] * 3) for key, array in train.items()},
             "evaluation": given.evaluation,
+            "perturbed": modes.perturbed_batch(given.evaluation, text),
             "gradients": given.gradients,
             "test": {text.input: given.data[1][0], "labels": given.data[1][1].astype(np.int64)},
         }

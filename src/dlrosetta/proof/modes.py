@@ -16,7 +16,7 @@ import numpy as np
 
 from dlrosetta.proof import statistics
 from dlrosetta.proof.checks import Check
-from dlrosetta.texts import Text
+from dlrosetta.texts import Text, sized
 
 if TYPE_CHECKING:
     from dlrosetta.proof.cell import Asker
@@ -111,6 +111,32 @@ def alone(ask: Asker, text: Text, small: dict[str, Any]) -> list[Check]:
         again = _repeated(ask.arrays("train", batches="same")["losses"])
         found.append(Check(f"{one['name']} draws anew in every train step", float(again), 0.0, "Model", one["name"]))
     return found
+
+
+def perturbed_batch(batch: dict[str, np.ndarray], text: Text) -> dict[str, np.ndarray]:
+    """Sequences with every token of their later half changed; nothing for a text without sequences of tokens."""
+    if not text.proof.get("causal"):
+        return {}
+    (classes,) = sized([text.inputs[text.input]["classes"]], text.constants)
+    tokens = batch[text.input].copy()
+    half = tokens.shape[1] // 2
+    tokens[:, half:] = (tokens[:, half:] + 1) % classes
+    return {**batch, text.input: tokens}
+
+
+def causal(ask: Asker, text: Text) -> list[Check]:
+    """In a text that declares so, no later input changes an earlier output, and it does change the later ones."""
+    if not text.proof.get("causal"):
+        return []
+    one = ask.arrays("predict", batch="evaluation")["logits"]
+    other = ask.arrays("predict", batch="perturbed")["logits"]
+    half = one.shape[1] // 2
+    earlier = float(np.linalg.norm(one[:, :half] - other[:, :half]) / np.linalg.norm(one[:, :half]))
+    deaf = float(np.allclose(one[:, half:], other[:, half:], rtol=1e-3))
+    return [
+        Check("no later input changes an earlier output", earlier, 1e-6, "Model"),
+        Check("a later input changes later outputs", deaf, 0.0, "Model"),
+    ]
 
 
 def _repeated(losses: np.ndarray) -> int:
