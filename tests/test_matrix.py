@@ -100,10 +100,11 @@ def test_the_table(stone, text):
     rows = [line.split() for line in output.splitlines()]
     names = [row[0] for row in rows[1 : 1 + len(frameworks.find())]]
     assert names == sorted(frameworks.find())
-    assert ["torch", "ready", *matrix.megabytes(TORCH.size_mb).split(), "✓", "proven"] in rows
-    assert ["flax", "missing", *matrix.megabytes(FLAX.size_mb).split(), "–"] in rows
+    torch = ["torch", "ready", *matrix.megabytes(TORCH.size_mb).split(), "✓", "proven"]
+    flax = ["flax", "missing", *matrix.megabytes(FLAX.size_mb).split(), "–"]
+    assert all(any(row[: len(begin)] == begin for row in rows) for begin in (torch, flax))
     assert "Data of cnn: handwritten digits, the sample that ships with dlrosetta" in output
-    assert re.search(r"(?m)^rosetta read cnn torch +the same sections side by side$", output)
+    assert re.search(r"(?m)^rosetta read \w+ \w+.* +the same sections side by side$", output)
     print(f"rosetta: {seconds:.3f} s")
 
 
@@ -113,10 +114,15 @@ def test_it_is_quick(stone):
     assert seconds < 0.7
 
 
-def test_what_to_type_comes_first_that_is_missing(stone, text):
-    assert printed(stone)[0].splitlines()[-3].startswith("rosetta prove cnn")
+def test_what_to_type_comes_first_that_is_missing(text):
+    def first():
+        known = frameworks.find()
+        states = {(text.name, slug): matrix.cell(text, one) for slug, one in known.items()}
+        return matrix.next_commands([text], known, states)[0][0]
+
+    assert first() == "rosetta prove cnn"
     remember(text, float32="proven", float64="proven")
-    assert printed(stone)[0].splitlines()[-3].startswith("rosetta read cnn")
+    assert first() == "rosetta read cnn torch"
 
 
 @pytest.mark.parametrize("width", [60, 80, 160])

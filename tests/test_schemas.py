@@ -171,4 +171,4 @@ def test_all_texts_in_one_document(place):
     done = place.call("prove", "all", "--frameworks", "tiny", "--dtype", "float32", "--json")
     document = json.loads(done.stdout)
     schema("prove").validate(document)
-    assert [one["text"] for one in document["texts"]] == ["cnn", TEXT]
+    assert {"cnn", TEXT} <= {one["text"] for one in document["texts"]}

@@ -80,4 +80,4 @@ def test_the_line_to_blame(path):
 def test_every_shipped_version_has_the_nine_sections_in_order(version):
     cut = sections.split(version.read_text(encoding="utf-8"))
     assert [part.name for part in cut] == ["", *sections.NAMES]
-    assert len(version.read_text(encoding="utf-8").splitlines()) <= 150
+    assert len(version.read_text(encoding="utf-8").splitlines()) <= 160

@@ -131,7 +131,7 @@ def run(
     shouted = draws.loud(first, LOUD)
     results = model.trace(parameters, first)
     results["evaluation logits"] = model.forward(parameters, evaluation[text.input])
-    extremes = model.trace(parameters, shouted)
+    extremes = model.trace(parameters, shouted) if text.loud else {}
     if text.trains:
         results["metric"] = np.asarray(model.module.metric(results["evaluation logits"], evaluation["labels"]))
         gradients = given(optimizer_gradients(text), "gradients")
@@ -139,7 +139,8 @@ def run(
         trained = model.train(parameters, train, results)
         results["trained logits"] = model.forward(trained, evaluation[text.input])
         extremes.update(model.optimizer(parameters, draws.loud(gradients, LOUD_GRADIENT)))
-        model.train(parameters, {key: array[None] for key, array in shouted.items()}, extremes)
+        if text.loud:
+            model.train(parameters, {key: array[None] for key, array in shouted.items()}, extremes)
         if quiet(text):
             hushed = model.optimizer(parameters, draws.loud(gradients, QUIET_GRADIENT))
             results.update({f"quiet {name}": array for name, array in hushed.items()})

@@ -96,6 +96,11 @@ class Text:
         return next(name for name in self.inputs if name != "labels")
 
     @property
+    def loud(self) -> bool:
+        """Whether there are larger inputs than the usual: tokens have no size."""
+        return self.inputs[self.input]["draw"] not in ("tokens", "labels")
+
+    @property
     def trains(self) -> bool:
         """Whether it is trained; otherwise it is a forward pass alone."""
         return "labels" in self.inputs

@@ -5,6 +5,7 @@ import types
 import numpy as np
 import pytest
 
+from dlrosetta.worker.layouts import Layouts
 from dlrosetta.worker.recording import record
 from dlrosetta.worker.session import Session
 
@@ -48,8 +49,8 @@ def test_an_adapter_may_record_and_replace_models():
         set_parameters=lambda model, arrays: model + 1,
     )
     session = Session(adapter, {"conv": "OIHW", "dense": "OI", "activations": "channels_first"})
-    session.state.model, session.dtype = 1, np.dtype("float32")
+    session.state.model, session.dtype, session.layouts = 1, np.dtype("float32"), Layouts(session.layout, [])
     session._set_parameters({})
     assert session.state.model == 2
-    assert session._record("inputs", True) == ({}, "logits")
+    assert session._seen("inputs", True) == ({}, "logits")
     assert asked == [(2, "inputs", True)]

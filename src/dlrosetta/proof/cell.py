@@ -174,7 +174,7 @@ def _questions(
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
-    if trains or not text.trains:
+    if text.loud and (trains or not text.trains):
         yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
     if trains:
         yield from _training(ask, text, judge, still)
@@ -197,8 +197,9 @@ def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> It
     losses = np.concatenate([first["losses"], rest["losses"]])
     trained = ask.arrays("predict", batch="evaluation").get("logits")
     yield [judge.tensor("losses", losses, "Train step"), judge.tensor("trained logits", trained, "Train step")]
-    ask.create({**still, "BATCH_SIZE": text.proof["batch"] + 1})  # as an epoch's last batch: an average is its own
-    yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
+    if text.loud:
+        ask.create({**still, "BATCH_SIZE": text.proof["batch"] + 1})  # as an epoch's last batch: an average is its own
+        yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
 
 def _behaviour(
