@@ -110,3 +110,44 @@ def test_gradients_and_velocities_go_as_their_parameters_and_what_is_unknown_as_
     assert np.array_equal(layouts.parameter_to_native("other.weight", array), array)
     misshapen = drawn(7, 60)  # no kernel on the flattened image: the check of shapes is to see it as it is
     assert layouts.parameter_to_canonical("first.weight", misshapen).size == misshapen.size
+
+
+GRU = [
+    {
+        "name": "gru",
+        "parameters": {
+            "weight": {"shape": [6, 3], "role": "dense", "gates": 3},
+            "bias_ih": {"shape": [6], "role": "vector", "gates": 3},
+            "bias_hh": {"shape": [6], "role": "vector", "gates": 3},
+        },
+    }
+]
+NAMES = {"gru.weight": "gru.kernel", "gru.bias_ih": "gru.bias[0]", "gru.bias_hh": "gru.bias[1]"}
+
+
+def test_gates_names_and_what_is_stacked():
+    """Canonical reset, update, new; Keras has update first, kernels (in, out), and both biases in one variable."""
+    keras = {"conv": "HWIO", "dense": "IO", "activations": "channels_last", "gates": "zrn"}
+    layouts = Layouts(keras, GRU, NAMES)
+    r, z, n = drawn(2, 3), drawn(2, 3) + 10, drawn(2, 3) + 20
+    given = {"gru.weight": np.concatenate([r, z, n]), "gru.bias_ih": np.arange(6.0), "gru.bias_hh": np.arange(6.0) + 6}
+    native = layouts.to_native(given)
+    assert sorted(native) == ["gru.bias", "gru.kernel"]
+    assert np.array_equal(native["gru.kernel"], np.concatenate([z, r, n]).T)
+    assert native["gru.bias"].tolist() == [[2, 3, 0, 1, 4, 5], [8, 9, 6, 7, 10, 11]]
+    back = layouts.to_canonical(native)
+    assert sorted(back) == sorted(given) and all(np.array_equal(back[name], given[name]) for name in given)
+
+
+def test_without_gates_of_its_own_nothing_moves():
+    layouts = Layouts({"conv": "OIHW", "dense": "OI", "activations": "channels_first"}, GRU, {})
+    array = drawn(6, 3)
+    assert np.array_equal(layouts.to_native({"gru.weight": array})["gru.weight"], array)
+
+
+def test_of_every_step_s_output_the_last():
+    layouts = Layouts({"conv": "OIHW", "dense": "OI", "activations": "channels_first"}, GRU, {})
+    steps = drawn(2, 5, 3)
+    assert np.array_equal(layouts.activation_to_canonical("gru", steps, False), steps[:, -1])
+    assert layouts.activation_to_canonical("gru", steps, True) is steps
+    assert layouts.activation_to_canonical("other", steps, False) is steps

@@ -190,6 +190,8 @@ def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> It
         yield judge.group(f"{kind}optimizer", arrays, "Optimizer")
         ask.create(still)
 
+    last = {**still, "BATCH_SIZE": text.proof["batch"] + 1}  # every batch as an epoch's last: an average is its own
+    ask.create(last)
     first = ask.arrays("train", batches="first")
     yield judge.group("step 1", first, "Train step")
     rest = ask.arrays("train", batches="rest")
@@ -198,7 +200,7 @@ def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> It
     trained = ask.arrays("predict", batch="evaluation").get("logits")
     yield [judge.tensor("losses", losses, "Train step"), judge.tensor("trained logits", trained, "Train step")]
     if text.loud:
-        ask.create({**still, "BATCH_SIZE": text.proof["batch"] + 1})  # as an epoch's last batch: an average is its own
+        ask.create(last)
         yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
 
 
