@@ -1,11 +1,12 @@
 """What the program knows of Equinox. A parameter's name is its path; kernels are OIHW and (out, in), a convolution's
 bias is (out, 1, 1).
 
-A model is a tree that never changes, and takes one example and a key: without a key it is asked for in evaluation mode
-only. Keys stand for a global seed: a version makes its own from SEED, and the adapter hands them from step to step as
-the version's `main` does.
+A model is a tree that never changes, and takes one example and, where it draws anything, a key: without a key it is
+asked for in evaluation mode only. Keys stand for a global seed: a version makes its own from SEED, and the adapter
+hands them from step to step as the version's `main` does.
 """
 
+import inspect
 import os
 
 import equinox as eqx
@@ -39,7 +40,8 @@ def to_numpy(value):
 
 def make_optimizer(version, state):
     state.optimizer, state.slots = version.make_optimizer(state.model)
-    state.key = jax.random.key(version.SEED)
+    takes_key = "key" in inspect.signature(version.loss_fn).parameters
+    state.key = jax.random.key(version.SEED) if takes_key else None
 
 
 def layers(model):
@@ -66,27 +68,32 @@ def forward(state, images, training):
 
 
 def record(state, images, training):
-    """Under `vmap` layers see tracers of one example. What they saw is made an output of the mapped function, and so it
-    comes back as arrays of the whole batch.
+    """Under `vmap` layers see tracers of one example: what is kept is what lies behind them, of the whole batch. A
+    layer within a `scan` would see tracers of a compiled loop; without jit, the loop is one of Python.
     """
     model = state.model if training else eqx.nn.inference_mode(state.model)
-    named = layers(model)
+    named, seen = layers(model), {}
 
-    def one(image, key):
-        return recording.record(named, lambda: model(image, key), lambda value: value)
+    def one(image, *key):
+        found, logits = recording.record(named, lambda: model(image, *key), lambda value: to_numpy(_whole(value)))
+        seen.update(found)
+        return logits
 
-    return jax.vmap(one)(images, _keys(state, len(images)) if training else None)
+    with jax.disable_jit():
+        return seen, jax.vmap(one)(images, *(_keys(state, len(images)) if training else []))
 
 
 def gradients(version, state, images, labels):
-    loss, found = eqx.filter_value_and_grad(version.loss_fn)(state.model, images, labels, _keys(state))
+    loss, found = eqx.filter_value_and_grad(version.loss_fn)(state.model, images, labels, *_keys(state))
     return loss, {name: _flat(name, value) for name, value in _named(found).items()}
 
 
 def train_step(version, state, images, labels):
-    state.model, state.slots, state.key, loss = version.train_step(
-        state.model, state.optimizer, state.slots, images, labels, state.key
+    key = [] if state.key is None else [state.key]
+    state.model, state.slots, *key, loss = version.train_step(
+        state.model, state.optimizer, state.slots, images, labels, *key
     )
+    state.key = key[0] if key else None
     return loss
 
 
@@ -117,9 +124,29 @@ def synchronize(state, value=None):
 
 
 def _keys(state, number=None):
-    """A new key, or as many."""
+    """[a new key], or [an array of as many]; [] where the version draws nothing."""
+    if state.key is None:
+        return []
     state.key, key = jax.random.split(state.key)
-    return key if number is None else jax.random.split(key, number)
+    return [key if number is None else jax.random.split(key, number)]
+
+
+def _whole(value):
+    """The batch behind what a function under `vmap`, or under several, sees of one example. The way there is the rule
+    by which an operation says how it is mapped: it is given the batch.
+    """
+    if not isinstance(value, jax.core.Tracer):
+        return value
+    found = []
+    show = jax.custom_batching.custom_vmap(lambda value: value)
+
+    @show.def_vmap
+    def look(size, batched, value):
+        found.append(_whole(value))
+        return value, batched[0]
+
+    show(value)
+    return found[0]
 
 
 def _named(tree):

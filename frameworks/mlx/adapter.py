@@ -6,6 +6,7 @@ version's `train_step` makes the step, and it is kept beside them.
 
 import mlx.core as mx
 import mlx.nn as nn
+import mlx.optimizers
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
@@ -70,7 +71,8 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
-    slots = {"v": "velocity"}
+    adam = isinstance(state.optimizer, mlx.optimizers.Adam)
+    slots = {"m": "m", "v": "v"} if adam else {"v": "velocity"}
     found = {}
     for path, value in tree_flatten(state.optimizer.state):
         name, _, slot = path.rpartition(".")

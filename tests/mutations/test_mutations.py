@@ -63,8 +63,8 @@ def copy(tmp_path):
         ours = TEXTS[edit.text]
         folder = tmp_path / "stone" / edit.text
         folder.mkdir(parents=True)
-        for name in ("text.toml", "reference.py", "golden.npz"):
-            shutil.copy(ours.folder / name, folder)
+        for path in (ours.folder / "text.toml", ours.folder / "reference.py", *ours.folder.glob("golden*.npz")):
+            shutil.copy(path, folder)
         source = run.version_of(ours, KNOWN[edit.framework]).read_text(encoding="utf-8")
         text = texts.load(folder)
         run.version_of(text, KNOWN[edit.framework]).write_text(edit.apply(source), encoding="utf-8")
