@@ -21,6 +21,7 @@ from dlrosetta.texts import Text, check_parameter
 APPLICATIONS = 3  # how often the optimizer alone is given one and the same gradient
 LOUD = 64.0  # by how much the loud batch is larger, and
 LOUD_GRADIENT = 1024.0  # the optimizer's loud gradients; powers of two, so that float32 holds them exactly
+LOUD_MATRIX = 8.0  # where inputs are tokens, by how much matrices are larger
 QUIET_GRADIENT = 2.0**-20  # and its quiet ones, near Adam's epsilon
 
 Arrays = dict[str, np.ndarray]
@@ -90,6 +91,15 @@ def evaluation_labels(text: Text) -> np.ndarray:
     return np.where(np.arange(len(predicted)) % 2 == 0, predicted, batch["labels"])
 
 
+def loud_parameters(text: Text, parameters: Arrays) -> Arrays:
+    """Matrices larger than any start: of a text of tokens, which have no size, they are what makes large numbers."""
+    matrices = ("conv", "dense", "embedding")
+    return {
+        name: array * LOUD_MATRIX if text.parameters[name]["role"] in matrices else array
+        for name, array in parameters.items()
+    }
+
+
 def quiet(text: Text) -> bool:
     """Whether the optimizer has an epsilon, which only small gradients show."""
     return "EPSILON" in text.hyperparameters
@@ -131,7 +141,7 @@ def run(
     shouted = draws.loud(first, LOUD)
     results = model.trace(parameters, first)
     results["evaluation logits"] = model.forward(parameters, evaluation[text.input])
-    extremes = model.trace(parameters, shouted) if text.loud else {}
+    extremes = model.trace(parameters, shouted) if text.loud else model.trace(loud_parameters(text, parameters), first)
     if text.trains:
         results["metric"] = np.asarray(model.module.metric(results["evaluation logits"], evaluation["labels"]))
         gradients = given(optimizer_gradients(text), "gradients")

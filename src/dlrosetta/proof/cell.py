@@ -174,8 +174,12 @@ def _questions(
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
-    if text.loud and (trains or not text.trains):
-        yield judge.trace(ask.arrays("trace", batch="loud"), "loud ")
+    if trains or not text.trains:
+        if not text.loud:
+            ask.create(still, "loud parameters")
+        yield judge.trace(ask.arrays("trace", batch="loud" if text.loud else "batch"), "loud ")
+        if not text.loud:
+            ask.create(still)
     if trains:
         yield from _training(ask, text, judge, still)
     if behaviour:
@@ -258,6 +262,7 @@ class Asker:
         train = given.train
         self._contents = {
             "parameters": given.parameters,
+            "loud parameters": reference.loud_parameters(text, given.parameters),
             "flat": modes.flat(given.parameters, text),
             "batch": {key: array[0] for key, array in train.items()},
             "first": {key: array[:1] for key, array in train.items()},
