@@ -6,6 +6,12 @@
 
 #pragma once
 
+// RecordFunction has one more member without, which the library never sets: inputs() then fails by chance.
+#ifndef NDEBUG
+#error "Expected -DNDEBUG, with which the wheel's libraries are compiled (torch.__config__.show()). Received: none"
+#endif
+
+#include <exception>
 #include <map>
 #include <optional>
 #include <string>
@@ -42,6 +48,11 @@ class Recording {
     std::map<std::string, Seen> seen;
     std::vector<std::string> order;  // of the layers, as they were called
 
+    /// Throw what went wrong in a callback: the dispatcher only prints it.
+    void check() const {
+        if (failure_) std::rethrow_exception(failure_);
+    }
+
   private:
     struct Call : at::ObserverContext {
         explicit Call(std::string layer) : layer(std::move(layer)) {}
@@ -49,12 +60,29 @@ class Recording {
     };
 
     static std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction& function) {
+        try {
+            return current_->called(function);
+        } catch (...) {
+            current_->failure_ = std::current_exception();
+            return nullptr;
+        }
+    }
+
+    static void end(const at::RecordFunction& function, at::ObserverContext* call) {
+        try {
+            if (call) current_->returned(function, static_cast<Call*>(call)->layer);
+        } catch (...) {
+            current_->failure_ = std::current_exception();
+        }
+    }
+
+    std::unique_ptr<at::ObserverContext> called(const at::RecordFunction& function) {
         std::optional<std::string> layer;
         torch::Tensor input;
         auto look = [&](const torch::Tensor& tensor) {
             if (!tensor.defined()) return;
-            auto found = current_->layers_.find(tensor.unsafeGetTensorImpl());
-            if (found != current_->layers_.end())
+            auto found = layers_.find(tensor.unsafeGetTensorImpl());
+            if (found != layers_.end())
                 layer = layer.value_or(found->second);
             else if (!input.defined())
                 input = tensor;
@@ -64,19 +92,20 @@ class Recording {
             if (value.isTensorList())
                 for (const torch::Tensor& tensor : value.toTensorVector()) look(tensor);
         }
-        if (!layer || !input.defined() || !current_->seen.try_emplace(*layer).second) return nullptr;
-        current_->order.push_back(*layer);
-        current_->seen[*layer].input = input.detach().clone();  // a later operation in place must not change it
+        if (!layer || !input.defined() || !seen.try_emplace(*layer).second) return nullptr;
+        order.push_back(*layer);
+        seen[*layer].input = input.detach().clone();  // a later operation in place must not change it
         return std::make_unique<Call>(*layer);
     }
 
-    static void end(const at::RecordFunction& function, at::ObserverContext* call) {
-        if (!call || function.outputs().empty() || !function.outputs()[0].isTensor()) return;
-        current_->seen[static_cast<Call*>(call)->layer].output = function.outputs()[0].toTensor().detach().clone();
+    void returned(const at::RecordFunction& function, const std::string& layer) {
+        if (function.outputs().empty() || !function.outputs()[0].isTensor()) return;
+        seen[layer].output = function.outputs()[0].toTensor().detach().clone();
     }
 
     inline static thread_local Recording* current_ = nullptr;
     std::map<const c10::TensorImpl*, std::string> layers_;
+    std::exception_ptr failure_;
     at::CallbackHandle handle_;
 };
 

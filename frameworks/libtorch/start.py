@@ -37,6 +37,7 @@ def flags(include):
     includes = [torch / "include", torch / "include/torch/csrc/api/include", package("nlohmann_json") / "include"]
     return [
         *("-std=c++20", "-O2", "-g1", "-fPIC"),  # -g1: lines, so that an error can say where it was
+        "-DNDEBUG",  # as the wheel is compiled: its classes have other members without
         "-fno-gnu-unique",  # else two versions in one process share what they each define
         *(part for folder in includes for part in ("-isystem", str(folder))),
         *("-I", str(HERE), "-I", str(include)),

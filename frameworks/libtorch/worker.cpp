@@ -315,6 +315,7 @@ class Session {
         recording::Recording recording(model());
         Pass pass;
         pass.logits = forward(inputs, training);
+        recording.check();
         for (auto& layer : recording.order) {
             auto seen = recording.seen.at(layer);
             auto name = canonical(layer);
