@@ -7,13 +7,14 @@ import os
 from importlib import metadata
 
 import numpy as np
-from tinygrad import Context, Device, Tensor, dtypes, nn
+from tinygrad import Context, Device, Tensor, nn
 from tinygrad.dtype import DEFAULT_FLOAT
 from tinygrad.helpers import getenv
 
 
 def describe():
-    return {"version": metadata.version("tinygrad"), "device": Device.DEFAULT.lower(), "threads": int(os.environ["ROSETTA_THREADS"])}
+    threads = int(os.environ["ROSETTA_THREADS"])
+    return {"version": metadata.version("tinygrad"), "device": Device.DEFAULT.lower(), "threads": threads}
 
 
 def seed(number):
@@ -28,11 +29,12 @@ def set_dtype(dtype):
 
 
 def to_native(array):
-    return Tensor(array).realize()
+    """Labels are int32, as loaders have them: what TinyJit has recorded takes no other type."""
+    return Tensor(array if array.dtype.kind == "f" else array.astype(np.int32)).realize()
 
 
 def to_numpy(value):
-    return value.numpy()
+    return value.numpy() if isinstance(value, Tensor) else np.array(value)
 
 
 def make_optimizer(version, state):
@@ -88,7 +90,7 @@ def optimizer_state(state):
 
 
 def evaluate(version, state, images, labels):
-    return version.evaluate(state.model, images, labels)
+    return version.evaluate(state.model, to_numpy(images), to_numpy(labels))  # its loader takes NumPy arrays
 
 
 def synchronize(state, value=None):
