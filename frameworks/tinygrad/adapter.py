@@ -85,7 +85,8 @@ def apply_gradients(state, gradients):
 
 def optimizer_state(state):
     names = {id(value): name for name, value in nn.state.get_state_dict(state.model).items()}
-    kept = zip(state.optimizer.params, getattr(state.optimizer, "b", None) or [])
+    velocities = getattr(state.optimizer, "b", None) or []  # none without momentum
+    kept = zip(state.optimizer.params, velocities, strict=False)
     return {"velocity/" + names[id(value)]: to_numpy(slot) for value, slot in kept}
 
 
