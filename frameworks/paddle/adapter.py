@@ -1,4 +1,4 @@
-"""What the program knows of PaddlePaddle. Parameters have its own names; kernels are OIHW, but (in, out).
+"""What the program knows of PaddlePaddle. Parameters have its own names; kernels are OIHW, but dense ones (in, out).
 
 A model may be compiled by `paddle.jit.to_static`: what must see every layer's values runs it uncompiled.
 """
@@ -40,7 +40,8 @@ def layers(model):
 
 
 def parameters(model):
-    return {name: to_numpy(value) for name, value in model.state_dict().items()}
+    """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's."""
+    return {name: to_numpy(value) for name, value in model.named_parameters()}
 
 
 def set_parameters(model, arrays):
@@ -81,7 +82,7 @@ def apply_gradients(state, gradients):
 
 def optimizer_state(state):
     """Paddle names a slot after the parameter's own name, such as conv2d_0.w_0, and the accumulator."""
-    kept, slots = state.optimizer.state_dict(), {"velocity": "velocity"}
+    kept, slots = state.optimizer.state_dict(), {"velocity": "velocity", "moment1": "m", "moment2": "v"}
     return {
         slots[slot] + "/" + name: to_numpy(kept[value.name + "_" + slot + "_0"])
         for name, value in state.model.named_parameters()

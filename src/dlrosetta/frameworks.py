@@ -30,7 +30,10 @@ LAYOUTS = {
     "dense": ("OI", "IO"),
     "activations": ("channels_first", "channels_last"),
 }
-MORE_LAYOUTS = {"gates": ("rzn", "zrn")}  # of a GRU's kernels; rzn where nothing is said
+MORE_LAYOUTS = {  # of a GRU's kernels; where nothing is said, they are stored as dense ones, in the order rzn
+    "recurrent": LAYOUTS["dense"],
+    "gates": ("rzn", "zrn"),
+}
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ def test_images_and_activations_there_and_back(layouts):
 
 def test_the_layouts_are_what_their_names_say():
     kernel = drawn(6, 3, 5, 2)
-    last = layout(conv="HWIO", dense="IO", activations="channels_last")
+    last_layout = {"conv": "HWIO", "dense": "IO", "activations": "channels_last"}
+    last = layout(**last_layout)
     native = last.parameter_to_native("conv.weight", kernel)
     assert native.shape == (5, 2, 3, 6)
     assert native[4, 1, 2, 5] == kernel[5, 2, 4, 1]
@@ -69,6 +70,10 @@ def test_the_layouts_are_what_their_names_say():
     images = drawn(2, 3, 8, 9)
     assert last.images_to_native(images).shape == (2, 8, 9, 3)
     assert last.images_to_native(images)[1, 7, 8, 2] == images[1, 2, 7, 8]
+    gated = [{"name": "gru", "parameters": {"weight": {"shape": [10, 7], "role": "dense", "gates": 2}}}, *LAYERS]
+    for recurrent, expected in (({}, dense.T), ({"recurrent": "OI"}, dense)):
+        native = Layouts({**last_layout, **recurrent}, gated).parameter_to_native("gru.weight", dense)
+        assert np.array_equal(native, expected)
     for name, shape in SHAPES.items():  # the canonical layout is left as it is
         assert np.array_equal(layout().parameter_to_native(name, drawn(*shape)), drawn(*shape))
 

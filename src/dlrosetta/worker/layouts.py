@@ -26,6 +26,7 @@ class Layouts(object):
         self.update_first = layout.get("gates", "rzn") == "zrn"
         self.conv = _CONV[layout["conv"]]
         self.dense = _DENSE[layout["dense"]]
+        self.gated = _DENSE[layout.get("recurrent", layout["dense"])]  # kernels of recurrent layers
         self.channels_last = layout["activations"] == "channels_last"
         self.flattens = {layer["name"]: layer["flattens"] for layer in layers if layer.get("flattens")}
         self.specs, self.recurrent = {}, set()
@@ -107,11 +108,12 @@ class Layouts(object):
         return np.concatenate([blocks[1], blocks[0], *blocks[2:]])
 
     def _axes(self, name, array):
-        role = self.specs.get(name, {}).get("role")
+        spec = self.specs.get(name, {})
+        role = spec.get("role")
         if role == "conv" and array.ndim == 4:
             return self.conv
         if role == "dense" and array.ndim == 2:
-            return self.dense
+            return self.gated if spec.get("gates") else self.dense
         return None
 
     def _flattened(self, name):

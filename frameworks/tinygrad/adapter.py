@@ -1,0 +1,98 @@
+"""What the program knows of tinygrad. Parameters are called what tinygrad calls them; kernels are OIHW and (out, in).
+
+A tensor is a plan until it is realized. Training is a context, and there are no layers for dropout.
+"""
+
+import os
+from importlib import metadata
+
+import numpy as np
+from tinygrad import Context, Device, Tensor, nn
+from tinygrad.dtype import DEFAULT_FLOAT
+from tinygrad.helpers import getenv
+
+
+def describe():
+    threads = int(os.environ["ROSETTA_THREADS"])
+    return {"version": metadata.version("tinygrad"), "device": Device.DEFAULT.lower(), "threads": threads}
+
+
+def seed(number):
+    Tensor.manual_seed(number)
+    np.random.seed(number)
+
+
+def set_dtype(dtype):
+    DEFAULT_FLOAT.value = dtype
+    os.environ["OPTIM_DTYPE"] = dtype  # of the velocities; asked for once and remembered
+    getenv.cache_clear()
+
+
+def to_native(array):
+    """Labels are int32, as loaders have them: what TinyJit has recorded takes no other type."""
+    return Tensor(array if array.dtype.kind == "f" else array.astype(np.int32)).realize()
+
+
+def to_numpy(value):
+    return value.numpy() if isinstance(value, Tensor) else np.array(value)
+
+
+def make_optimizer(version, state):
+    state.optimizer = version.make_optimizer(state.model)
+
+
+def layers(model):
+    return {name: value for name, value in vars(model).items() if callable(value)}
+
+
+def parameters(model):
+    return {name: to_numpy(value) for name, value in nn.state.get_state_dict(model).items()}
+
+
+def set_parameters(model, arrays):
+    nn.state.load_state_dict(model, {name: Tensor(array) for name, array in arrays.items()}, verbose=False)
+
+
+def forward(state, images, training):
+    with Context(TRAINING=int(training)):
+        return state.model(images).realize()
+
+
+def gradients(version, state, images, labels):
+    named = nn.state.get_state_dict(state.model)
+    with Context(TRAINING=1):
+        loss = version.loss_fn(state.model, images, labels).backward()
+        Tensor.realize(loss, *(value.grad for value in named.values() if value.grad is not None))
+    found = {name: None if value.grad is None else to_numpy(value.grad) for name, value in named.items()}
+    for value in named.values():
+        value.grad = None
+    return loss, found
+
+
+def train_step(version, state, images, labels):
+    """A compiled step puts every loss into the same buffer: what is kept must be a copy."""
+    loss = version.train_step(state.model, state.optimizer, images, labels)
+    return loss.clone().realize() if isinstance(loss, Tensor) else loss
+
+
+def apply_gradients(state, gradients):
+    for name, value in nn.state.get_state_dict(state.model).items():
+        value.grad = Tensor(gradients[name]).realize()
+    with Context(TRAINING=1):
+        state.optimizer.step()
+    state.optimizer.zero_grad()
+
+
+def optimizer_state(state):
+    names = {id(value): name for name, value in nn.state.get_state_dict(state.model).items()}
+    velocities = getattr(state.optimizer, "b", None) or []  # none without momentum
+    kept = zip(state.optimizer.params, velocities, strict=False)
+    return {"velocity/" + names[id(value)]: to_numpy(slot) for value, slot in kept}
+
+
+def evaluate(version, state, images, labels):
+    return version.evaluate(state.model, to_numpy(images), to_numpy(labels))  # its loader takes NumPy arrays
+
+
+def synchronize(state, value=None):
+    Device[Device.DEFAULT].synchronize()
