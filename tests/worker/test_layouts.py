@@ -110,3 +110,11 @@ def test_gradients_and_velocities_go_as_their_parameters_and_what_is_unknown_as_
     assert np.array_equal(layouts.parameter_to_native("other.weight", array), array)
     misshapen = drawn(7, 60)  # no kernel on the flattened image: the check of shapes is to see it as it is
     assert layouts.parameter_to_canonical("first.weight", misshapen).size == misshapen.size
+
+
+def test_gates_are_exchanged_and_what_has_none_is_left_alone():
+    layers = [{"name": "gru", "parameters": {"bias": {"shape": [6], "role": "vector", "gates": 3}}}]
+    first = Layouts({"conv": "OIHW", "dense": "OI", "activations": "channels_first", "gates": "zrn"}, layers)
+    assert first.parameter_to_canonical("gru.bias", np.arange(6)).tolist() == [2, 3, 0, 1, 4, 5]
+    assert first.parameter_to_canonical("gru.bias", np.arange(8)).tolist() == list(range(8))  # an LSTM's
+    assert first.parameter_to_canonical("gru.bias", np.array(1.0)).shape == ()  # half of a bias that is one only

@@ -214,9 +214,10 @@ def _behaviour(
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
     if text.trains:
+        ask.create(small, "telling")
         yield modes.evaluation(ask, judge.golden.metric)
     if trains and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
-        ask.create_full({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
+        ask.create_telling({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
         metric = ask.plain("evaluate", batch=ask.file("test"))["metric"]
         yield [Check("test data", abs(ask.plain("fit")["metric"] - metric), 1e-6, "Data", word="load_data")]
 
@@ -247,6 +248,7 @@ class Asker:
         self._contents = {
             "parameters": given.parameters,
             "flat": modes.flat(given.parameters, text),
+            "telling": reference.telling(text, given.parameters),
             "batch": {key: array[0] for key, array in train.items()},
             "first": {key: array[:1] for key, array in train.items()},
             "rest": {key: array[1:] for key, array in train.items()},
@@ -290,6 +292,13 @@ class Asker:
     def create_full(self, constants: dict[str, Any]) -> dict[str, Any]:
         """Ask for a new model of the text's own size, which keeps what it drew."""
         return self.worker.ask("create", seed=1, constants=constants)
+
+    def create_telling(self, constants: dict[str, Any]) -> None:
+        """The same, with what it drew made larger where the metric would not tell inputs apart."""
+        self.create_full(constants)
+        if any(spec["role"] == "embedding" for spec in self.text.parameters.values()):
+            self._contents["drawn"] = reference.telling(self.text, self.arrays("parameters"))
+            self.worker.ask("create", seed=1, constants=constants, parameters=self.file("drawn"))
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""

@@ -69,17 +69,16 @@ class Session(object):
 
     def create(self, seed, constants=None, parameters=None):
         """Build a new model and optimizer. `constants` override the version's for this model; `parameters` is a file to
-        load.
+        load, if the model's have the shapes of those.
         """
         for name, value in dict(self.declared, **(constants or {})).items():
             setattr(self.version, name, value)
         self.adapter.seed(seed)
         self.state.model = self.version.build_model()
-        received = self._parameters()
-        expected = {name: list(spec["shape"]) for name, spec in self.layouts.specs.items()}
-        shapes = {name: list(array.shape) for name, array in received.items()}
-        if parameters is not None and shapes == expected:
-            self._set_parameters(tensors.load(parameters))
+        shapes = {name: list(array.shape) for name, array in self._parameters().items()}
+        given = tensors.load(parameters) if parameters is not None else {}
+        if given and shapes == {name: list(array.shape) for name, array in given.items()}:
+            self._set_parameters(given)
         if self.trains:
             self.adapter.make_optimizer(self.version, self.state)
         return {"shapes": shapes}
