@@ -1,8 +1,8 @@
 """The prover is proven: each fault of the catalogue is planted in a copy of a version, and must be caught and located.
 
-One worker a framework serves all its faults, one after the other, in float32: that is what every framework can do, and
-it has the looser bounds. By default the catalogues of torch are planted whole, and of the others every fourth fault;
-with `-m wide` the rest.
+One worker a framework and text serves all its faults, one after the other, in float32: that is what every framework can
+do, and it has the looser bounds. By default the catalogues of torch are planted whole, and of the others every fourth
+fault; with `-m wide` the rest.
 """
 
 import shutil
@@ -27,17 +27,17 @@ TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dir
 
 
 class Prover:
-    """One framework's worker at a time, alive from one edit to the next. A fault may cost a worker."""
+    """One worker at a time, of a framework and a text, alive from one edit to the next. A fault may cost a worker."""
 
     def __init__(self):
-        self.slug, self.worker, self.given = None, None, {}
+        self.serves, self.worker, self.given = None, None, {}
 
     def prove(self, slug, text, dtypes, thorough=True):
         framework = KNOWN[slug]
-        if slug != self.slug or not self.worker.alive():
+        if self.serves != (slug, text.name) or not self.worker.alive():
             self.close()
             self.worker = run.start(framework, environments.ensure(framework), threads=1, proof=True)
-            self.slug = slug
+            self.serves = slug, text.name
         if text.name not in self.given:
             self.given[text.name] = cell.Given.of(text, run.goldens(text, KNOWN.values()), run.sample(text.data))
         version = run.version_of(text, framework)

@@ -297,8 +297,8 @@ class Asker:
         """The same, with what it drew made larger where the metric would not tell inputs apart."""
         self.create_full(constants)
         if any(spec["role"] == "embedding" for spec in self.text.parameters.values()):
-            self._contents["drawn"] = reference.telling(self.text, self.arrays("parameters"))
-            self.worker.ask("create", seed=1, constants=constants, parameters=self.file("drawn"))
+            drawn = self._write("drawn", reference.telling(self.text, self.arrays("parameters")))
+            self.worker.ask("create", seed=1, constants=constants, parameters=drawn)
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
@@ -317,12 +317,15 @@ class Asker:
 
     def file(self, name: str) -> str:
         path = Path(self.worker.path(f"{name}.safetensors"))
-        if not path.exists():
-            content = save({key: np.ascontiguousarray(array) for key, array in self._contents[name].items()})
-            try:
-                path.write_bytes(content)
-            except OSError as error:
-                raise WorkerFailed(unwritable(path.parent, error)) from error
+        return str(path) if path.exists() else self._write(name, self._contents[name])
+
+    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> str:
+        path = Path(self.worker.path(f"{name}.safetensors"))
+        content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise WorkerFailed(unwritable(path.parent, error)) from error
         return str(path)
 
 
