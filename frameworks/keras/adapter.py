@@ -115,7 +115,7 @@ def optimizer_state(state):
     """Adam's moments, or the velocity as in v = 0.9 v + g: Keras keeps the rate inside, v = 0.9 v − rate · g."""
     names = _names(state.model)
     variables = state.model.trainable_variables
-    if hasattr(state.optimizer, "_velocities"):  # Adam's moments
+    if getattr(state.optimizer, "_velocities", None) and state.optimizer._momentums:  # Adam's moments
         slots = (("m", state.optimizer._momentums), ("v", state.optimizer._velocities))
         return {
             slot + "/" + names[id(variable)]: to_numpy(value)

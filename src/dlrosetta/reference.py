@@ -87,7 +87,7 @@ def evaluation_labels(text: Text) -> np.ndarray:
         return np.zeros(0, np.int64)
     if text.metric != "accuracy":
         return batch["labels"]
-    predicted = np.argmax(load(text).forward(draws.initial_parameters(text), batch[text.input]), axis=1)
+    predicted = np.argmax(load(text).forward(telling(text, draws.initial_parameters(text)), batch[text.input]), axis=1)
     return np.where(np.arange(len(predicted)) % 2 == 0, predicted, batch["labels"])
 
 
@@ -98,6 +98,18 @@ def loud_parameters(text: Text, parameters: Arrays) -> Arrays:
         name: array * LOUD_MATRIX if text.parameters[name]["role"] in matrices else array
         for name, array in parameters.items()
     }
+
+
+def telling(text: Text, parameters: Arrays) -> Arrays:
+    """Parameters with which the metric tells one input from another.
+
+    Embeddings start so small that a model of them answers alike whatever it reads, and an accuracy is then the share of
+    one label. Larger ones make its answers differ.
+    """
+    if text.metric != "accuracy":
+        return parameters
+    kinds = {name: spec["role"] for name, spec in text.parameters.items()}
+    return {name: array * LOUD if kinds[name] == "embedding" else array for name, array in parameters.items()}
 
 
 def quiet(text: Text) -> bool:
@@ -143,7 +155,8 @@ def run(
     results["evaluation logits"] = model.forward(parameters, evaluation[text.input])
     extremes = model.trace(parameters, shouted) if text.loud else model.trace(loud_parameters(text, parameters), first)
     if text.trains:
-        results["metric"] = np.asarray(model.module.metric(results["evaluation logits"], evaluation["labels"]))
+        told = model.forward(telling(text, parameters), evaluation[text.input])
+        results["metric"] = np.asarray(model.module.metric(told, evaluation["labels"]))
         gradients = given(optimizer_gradients(text), "gradients")
         results.update(model.optimizer(parameters, gradients))
         trained = model.train(parameters, train, results)

@@ -1,5 +1,7 @@
-"""The catalogue of planted faults: one TOML file a version in this folder, found by listing it. `framework` in it says
-whose the version is; without, the file is named after the framework.
+"""The catalogue of planted faults: one TOML file a framework and text in this folder, found by listing it.
+
+`torch.toml` is of the framework torch and of the text that it names; a file of any other name, as `torch_gru.toml`,
+names its `framework` too.
 
 A fault is a small edit of a version that changes what it computes, trains or measures; `section` and `layer` are what
 the proof must name. Where the framework itself stops at the fault, `verdict` is "failed". A `same` is an edit that
@@ -44,11 +46,14 @@ class Edit:
 
 
 def load() -> list[Edit]:
-    """Every edit of every framework, framework by framework, in the order of the files."""
+    """Every edit of every framework, framework by framework and text by text, in the order of the files."""
+    tables = [(path, read_toml(path)) for path in FOLDER.glob("*.toml")]
     return [
-        _edit(path, table.get("framework", path.stem), table["text"], entry)
-        for path in sorted(FOLDER.glob("*.toml"))
-        for table in [read_toml(path)]
+        _edit(path, framework, text, entry)
+        for framework, text, path, table in sorted(
+            ((table.get("framework", path.stem), table["text"], path, table) for path, table in tables),
+            key=lambda one: one[:3],
+        )
         for entry in (*table["fault"], *table["same"])
     ]
 

@@ -156,3 +156,11 @@ def test_of_every_step_s_output_the_last():
     assert np.array_equal(layouts.activation_to_canonical("gru", steps, False), steps[:, -1])
     assert layouts.activation_to_canonical("gru", steps, True) is steps
     assert layouts.activation_to_canonical("other", steps, False) is steps
+
+
+def test_gates_are_exchanged_and_what_has_none_is_left_alone():
+    layers = [{"name": "gru", "parameters": {"bias": {"shape": [6], "role": "vector", "gates": 3}}}]
+    first = Layouts({"conv": "OIHW", "dense": "OI", "activations": "channels_first", "gates": "zrn"}, layers)
+    assert first.parameter_to_canonical("gru.bias", np.arange(6)).tolist() == [2, 3, 0, 1, 4, 5]
+    assert first.parameter_to_canonical("gru.bias", np.arange(8)).tolist() == list(range(8))  # an LSTM's
+    assert first.parameter_to_canonical("gru.bias", np.array(1.0)).shape == ()  # half of a bias that is one only

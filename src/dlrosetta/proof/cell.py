@@ -222,9 +222,10 @@ def _behaviour(
     yield [replace(logits, name="evaluation logits beside dropout")]
     yield modes.causal(ask, text)
     if text.trains:
+        ask.create(small, "telling")
         yield modes.evaluation(ask, judge.golden.metric)
     if trains and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
-        ask.create_full({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
+        ask.create_telling({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
         metric = ask.plain("evaluate", batch=ask.file("test"))["metric"]
         yield [
             Check(
@@ -264,6 +265,7 @@ class Asker:
             "parameters": given.parameters,
             "loud parameters": reference.loud_parameters(text, given.parameters),
             "flat": modes.flat(given.parameters, text),
+            "telling": reference.telling(text, given.parameters),
             "batch": {key: array[0] for key, array in train.items()},
             "first": {key: array[:1] for key, array in train.items()},
             "rest": {key: array[1:] for key, array in train.items()},
@@ -309,6 +311,13 @@ class Asker:
         """Ask for a new model of the text's own size, which keeps what it drew."""
         return self.worker.ask("create", seed=1, constants=constants)
 
+    def create_telling(self, constants: dict[str, Any]) -> None:
+        """The same, with what it drew made larger where the metric would not tell inputs apart."""
+        self.create_full(constants)
+        if any(spec["role"] == "embedding" for spec in self.text.parameters.values()):
+            drawn = self._write("drawn", reference.telling(self.text, self.arrays("parameters")))
+            self.worker.ask("create", seed=1, constants=constants, parameters=drawn)
+
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
         out = Path(self.worker.path("out.safetensors"))
@@ -326,12 +335,15 @@ class Asker:
 
     def file(self, name: str) -> str:
         path = Path(self.worker.path(f"{name}.safetensors"))
-        if not path.exists():
-            content = save({key: np.ascontiguousarray(array) for key, array in self._contents[name].items()})
-            try:
-                path.write_bytes(content)
-            except OSError as error:
-                raise WorkerFailed(unwritable(path.parent, error)) from error
+        return str(path) if path.exists() else self._write(name, self._contents[name])
+
+    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> str:
+        path = Path(self.worker.path(f"{name}.safetensors"))
+        content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise WorkerFailed(unwritable(path.parent, error)) from error
         return str(path)
 
 

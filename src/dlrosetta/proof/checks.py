@@ -162,14 +162,15 @@ def configuration(text: Text, received: dict[str, Any], trains: bool = True) -> 
 
 
 def shapes(expected: dict[str, dict[str, Any]], received: dict[str, list[int]], kind: str = "") -> list[Check]:
-    """Names and shapes of all parameters match; an unmatched one on either side differs."""
+    """Names and shapes of all parameters match, layer by layer; an unmatched one on either side differs."""
     checks = []
     for name, spec in expected.items():
         wrong = name not in received or received[name] != list(spec["shape"])
         checks.append(Check(f"{kind}parameter/{name}", float(wrong), 0.0, "Model", name.rsplit(".", 1)[0]))
     for name in sorted(set(received) - set(expected)):
         checks.append(Check(f"{kind}parameter/{name}", 1.0, 0.0, "Model", name.rsplit(".", 1)[0]))
-    return checks
+    order = {layer: place for place, layer in enumerate(dict.fromkeys(check.layer for check in checks))}
+    return sorted(checks, key=lambda check: order[check.layer])
 
 
 def round_trip(given: dict[str, np.ndarray], received: dict[str, np.ndarray]) -> Check:

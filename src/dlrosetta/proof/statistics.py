@@ -58,7 +58,10 @@ def _dispersion(zeroed: np.ndarray, alive: np.ndarray, rate: float, axes: tuple[
 
 
 def initialisation(parameters: dict[str, dict[str, Any]], received: dict[str, np.ndarray]) -> list[Check]:
-    """What the version drew has the distribution that the text declares, for every parameter (Kolmogorov–Smirnov)."""
+    """What the version drew has the distribution that the text declares, for every parameter: its form
+    (Kolmogorov–Smirnov), its width (which few values tell sooner), and no row of it is left at one value, as a row of
+    padding is.
+    """
     from scipy import stats
 
     checks = []
@@ -78,9 +81,23 @@ def initialisation(parameters: dict[str, dict[str, Any]], received: dict[str, np
         normal = spec["initial"] == "normal"
         declared = stats.norm(0, spec["std"]) if normal else stats.uniform(-bound, 2 * bound)
         outside = not normal and np.abs(values).max() > bound * (1 + 1e-6)
-        error = math.inf if outside else surprise(stats.kstest(sample, declared.cdf).pvalue)
+        rows = values.reshape(len(received[name]), -1)
+        still = rows.shape[1] > 2 and bool((rows == rows[:, :1]).all(axis=1).any())
+        error = max(surprise(stats.kstest(sample, declared.cdf).pvalue), _width(sample, declared))
+        error = math.inf if outside or still else error
         checks.append(Check(f"initial/{name}", error, SURPRISE, "Model", layer))
     return checks
+
+
+def _width(sample: np.ndarray, declared: Any) -> float:
+    """Is the mean square that of the declared distribution, around zero? Of fewer than 100 values, no answer: 0."""
+    from scipy import stats
+
+    if len(sample) < 100:
+        return 0.0
+    square, fourth = declared.moment(2), declared.moment(4)
+    z = (np.mean(sample**2) - square) / math.sqrt((fourth - square**2) / len(sample))
+    return surprise(2 * stats.norm.sf(abs(z)))
 
 
 def plain_batches(

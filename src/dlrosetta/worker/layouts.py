@@ -102,7 +102,7 @@ class Layouts(object):
     def _gates(self, name, array):
         """The gates of a recurrent layer, along the first axis, reset before update or after it: its own inverse."""
         gates = self.specs.get(name, {}).get("gates")
-        if not gates or not self.update_first:
+        if not gates or not self.update_first or not array.ndim or len(array) % gates:  # not gates: another layer
             return array
         blocks = np.split(array, gates)
         return np.concatenate([blocks[1], blocks[0], *blocks[2:]])

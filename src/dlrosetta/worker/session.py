@@ -69,7 +69,7 @@ class Session(object):
 
     def create(self, seed, constants=None, parameters=None):
         """Build a new model and optimizer. `constants` override the version's for this model; `parameters` is a file to
-        load.
+        load, if the model's have the shapes of those.
         """
         for name, value in dict(self.declared, **(constants or {})).items():
             setattr(self.version, name, value)
