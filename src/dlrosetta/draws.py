@@ -53,15 +53,15 @@ def spread(spec: dict[str, Any]) -> float:
     return spec.get("bound", 0.1)
 
 
-def initial_parameters(text: Text) -> dict[str, np.ndarray]:
+def initial_parameters(text: Text, full: bool = False) -> dict[str, np.ndarray]:
     """Parameters that every cell starts from: float64 values that float32 holds exactly, so that no precision is
-    favoured.
+    favoured. Of the proof's model, or of the `full` one.
 
     Vectors are drawn too, although the text starts them at zero or one: a bias that is left out or put in the wrong
     place must show.
     """
     seed, parameters = text.proof["seed"], {}
-    for name, spec in text.parameters.items():
+    for name, spec in (text.full_parameters if full else text.parameters).items():
         shape = tuple(spec["shape"])
         values = uniform(seed, name, math.prod(shape)).reshape(shape) * 2 - 1
         centre = 1.0 if spec["initial"] == "ones" else 0.0

@@ -108,8 +108,8 @@ def telling(text: Text, parameters: Arrays) -> Arrays:
     """
     if text.metric != "accuracy":
         return parameters
-    kinds = {name: spec["role"] for name, spec in text.parameters.items()}
-    return {name: array * LOUD if kinds[name] == "embedding" else array for name, array in parameters.items()}
+    kinds = {**text.full_parameters, **text.parameters}
+    return {name: array * LOUD if kinds[name]["role"] == "embedding" else array for name, array in parameters.items()}
 
 
 def quiet(text: Text) -> bool:

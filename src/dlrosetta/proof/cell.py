@@ -312,11 +312,11 @@ class Asker:
         return self.worker.ask("create", seed=1, constants=constants)
 
     def create_telling(self, constants: dict[str, Any]) -> None:
-        """The same, with what it drew made larger where the metric would not tell inputs apart."""
-        self.create_full(constants)
-        if any(spec["role"] == "embedding" for spec in self.text.parameters.values()):
-            drawn = self._write("drawn", reference.telling(self.text, self.arrays("parameters")))
-            self.worker.ask("create", seed=1, constants=constants, parameters=drawn)
+        """The same with given parameters, such that the metric tells inputs apart."""
+        path = Path(self.worker.path("full.safetensors"))
+        if not path.exists():
+            self._write("full", reference.telling(self.text, draws.initial_parameters(self.text, full=True)))
+        self.worker.ask("create", seed=1, constants=constants, parameters=str(path))
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
