@@ -32,7 +32,10 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer = version.make_optimizer(state.model)
+    """`state.optimizer` alone, or with the schedule of its rate."""
+    made = version.make_optimizer(state.model)
+    state.stepped = made if isinstance(made, tuple) else (made,)  # what the version's train step is given
+    state.optimizer = state.stepped[0]
 
 
 def layers(model):
@@ -70,13 +73,15 @@ def gradients(version, state, images, labels):
 
 
 def train_step(version, state, images, labels):
-    return version.train_step(state.model, state.optimizer, images, labels)
+    return version.train_step(state.model, *state.stepped, images, labels)
 
 
 def apply_gradients(state, gradients):
     for name, value in state.model.named_parameters():
         value.grad = paddle.to_tensor(gradients[name])
     state.optimizer.step()
+    for schedule in state.stepped[1:]:
+        schedule.step()
     _forget_gradients(state.model)
 
 
