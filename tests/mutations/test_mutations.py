@@ -2,7 +2,7 @@
 
 One worker a framework and text serves all its faults, one after the other, in float32: that is what every framework can
 do, and it has the looser bounds. By default the catalogues of torch are planted whole, and of the others every fourth
-fault; with `-m wide` the rest.
+fault, of slow ones (which compile, or multiply at a snail's pace) every twelfth; with `-m wide` the rest.
 """
 
 import shutil
@@ -18,6 +18,7 @@ from dlrosetta.sections import section_of
 EDITS = catalogue.load()
 FAULTS = [edit for edit in EDITS if edit.section]
 WHOLE, EVERY = "torch", 4
+SLOW, SELDOM = {"cntk", "libtorch", "mlx", "tinygrad"}, 12
 SAME = [edit for edit in EDITS if not edit.section]
 AS_IT_IS = [
     catalogue.Edit(slug, text, "as it is", ()) for slug, text in sorted({(one.framework, one.text) for one in EDITS})
@@ -86,7 +87,8 @@ def chosen(edits):
     """Parameters of a test: those that are not run by default are marked `wide`."""
     places, found = Counter(), []
     for edit in edits:
-        wide = edit.framework != WHOLE and places[edit.framework, edit.text] % EVERY
+        every = SELDOM if edit.framework in SLOW else EVERY
+        wide = edit.framework != WHOLE and places[edit.framework, edit.text] % every
         places[edit.framework, edit.text] += 1
         found.append(pytest.param(edit, id=str(edit), marks=[pytest.mark.wide] if wide else []))
     return found
@@ -105,15 +107,21 @@ def test_a_fault_is_caught_and_located(prover, edit, copy):
     assert section_of(version, where["line"]) == edit.section, (where, found.reason)
 
 
+def all_but_slow(edits):
+    """Parameters of a test that proves to the end: of slow frameworks each is marked `wide`."""
+    slow = [pytest.mark.wide]
+    return [pytest.param(edit, id=str(edit), marks=slow if edit.framework in SLOW else []) for edit in edits]
+
+
 @pytest.mark.frameworks
-@pytest.mark.parametrize("edit", SAME, ids=str)
+@pytest.mark.parametrize("edit", all_but_slow(SAME))
 def test_other_words_for_the_same_are_no_fault(prover, edit, copy):
     (found,) = prover.prove(edit.framework, copy(edit), ["float32"])
     assert found.verdict in allowed(edit), found.reason
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize("edit", AS_IT_IS, ids=str)
+@pytest.mark.parametrize("edit", all_but_slow(AS_IT_IS))
 def test_a_version_as_it_is_is_proven(prover, edit, copy):
     (found,) = prover.prove(edit.framework, copy(edit), ["float32"])
     assert found.verdict in allowed(edit), found.reason
