@@ -153,7 +153,7 @@ def _questions(
     """
     golden = given.golden(text, framework)
     trains = text.trains and "train" in framework.can
-    judge = Judge(text, golden, dtype)
+    judge = Judge(text, golden, dtype, lambda check: _waiver(text, framework, dtype, check) is not None)
     ask = Asker(worker, given, text)
     constants = ask.open(version, dtype, framework, trains)
     yield checks.configuration(text, constants, trains)
