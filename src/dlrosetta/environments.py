@@ -23,7 +23,7 @@ from pathlib import Path
 
 from dlrosetta import interpreters, paths
 from dlrosetta.errors import RosettaError
-from dlrosetta.frameworks import LINKS, Framework
+from dlrosetta.frameworks import LINKS, Framework, library
 from dlrosetta.indexes import places, uv_settings
 
 NAME = re.compile(r"([a-z][a-z0-9_]*)-[0-9a-f]{12}")
@@ -135,15 +135,15 @@ def _make(framework: Framework, python: Path, target: Path, say: Say) -> None:
     uv = partial(_uv, slug=framework.slug, environ=environ, cwd=root(), log=log, say=say)
     if _has_torch(framework.lock) and not places(environ, flags) and "UV_TORCH_BACKEND" not in environ:
         flags.append("--torch-backend=auto")  # the build for this machine's GPU, or for its CPU
-    libraries = {link: _library(name, framework) for link, name in framework.links.items()}
+    links = {link: _library(name, framework) for link, name in framework.links.items()}
     try:
         # Relocatable, for it is renamed. `cwd` keeps uv from the settings of whatever project the caller stands in.
         uv(["venv", "--quiet", "--relocatable", "--no-project", "--python", str(python), str(beside)])
         uv(["pip", "install", *flags, "--python", str(_python(beside)), "--requirements", str(framework.lock)])
-        if libraries:
+        if links:
             (beside / LINKS).mkdir()
-        for link, library in libraries.items():
-            (beside / LINKS / link).symlink_to(library)
+        for link, installed in links.items():
+            (beside / LINKS / link).symlink_to(installed)
         if target.exists():  # its interpreter is gone from this machine
             _discard(target)
         beside.rename(target)
@@ -154,12 +154,7 @@ def _make(framework: Framework, python: Path, target: Path, say: Say) -> None:
 
 def _library(name: str, framework: Framework) -> Path:
     """Return where a shared library lies, as the dynamic linker would find it. Raises RosettaError without one."""
-    named = [Path(part, name) for part in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
-    cache = shutil.which("ldconfig", path=os.pathsep.join([os.environ.get("PATH", ""), "/sbin", "/usr/sbin"]))
-    if cache:
-        known = subprocess.run([cache, "-p"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-        named += [Path(path) for path in re.findall(rf"(?m)^\s*{re.escape(name)} \(.*\) => (\S+)$", known.stdout)]
-    found = next((path for path in named if path.is_file()), None)
+    found = library(name)
     if found is None:
         packages = " ".join(framework.debian)
         raise RosettaError(

@@ -197,17 +197,18 @@ def load(folder: Path) -> Framework:
 
 
 def _here(name: str) -> bool:
-    """Whether a program is on the PATH, or a shared library where the loader looks."""
-    if ".so" not in name:
-        return shutil.which(name) is not None
-    folders = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
-    if any(folder and Path(folder, name).exists() for folder in folders):
-        return True
-    ldconfig = shutil.which("ldconfig", path=f"{os.environ.get('PATH', '')}{os.pathsep}/sbin{os.pathsep}/usr/sbin")
-    if ldconfig is None:
-        return True  # not a system that can be asked: the framework's own error will tell
-    listed = subprocess.run([ldconfig, "-p"], capture_output=True, text=True, check=False).stdout
-    return f"\t{name} (" in listed
+    """Whether a program is on the PATH, or a shared library where the dynamic linker looks."""
+    return (library(name) if ".so" in name else shutil.which(name)) is not None
+
+
+def library(name: str) -> Path | None:
+    """Return where a shared library lies, as the dynamic linker would find it; None where it would not."""
+    named = [Path(part, name) for part in os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if part]
+    cache = shutil.which("ldconfig", path=os.pathsep.join([os.environ.get("PATH", ""), "/sbin", "/usr/sbin"]))
+    if cache:
+        known = subprocess.run([cache, "-p"], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+        named += [Path(path) for path in re.findall(rf"(?m)^\s*{re.escape(name)} \(.*\) => (\S+)$", known.stdout)]
+    return next((path for path in named if path.is_file()), None)
 
 
 def _flat(table: dict[str, Any], file: Path) -> dict[str, Any]:
