@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from dlrosetta import console, frameworks, paths, texts
@@ -75,6 +77,7 @@ def compare(
     documents, good, unsaved = [], True, None
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
         obtain(one)
+        obtain_weights(one)
         pythons = run.interpreters(one, wanted)
         with console.err().status(f"{one.name}: starting") as status:
             found = module.compare(one, wanted, profile, budget, patience, status.update, pythons)
@@ -101,24 +104,43 @@ def obtain(text: texts.Text) -> None:
     """
     import os
 
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
     from dlrosetta import data
     from dlrosetta.errors import RosettaError
 
+    if os.environ.get("ROSETTA_DATA") == "sample":
+        return
     try:
-        if os.environ.get("ROSETTA_DATA") == "sample" or data.where(text.data).kind == "real":
-            return
+        there = data.where(text.data).kind == "real"
     except data.DataError as error:  # unknown, or a damaged copy, which is not replaced unasked
         raise RosettaError(error.message, error.hint) from error
+    if not there:
+        _download(text.data, partial(data.fetch, text.data), data.where(text.data).name)
+
+
+def obtain_weights(text: texts.Text) -> None:
+    """Download the text's published weights where they are not here; where that fails, say so: the seed's stand in."""
+    import os
+
+    from dlrosetta import weights
+
+    if text.weights and os.environ.get("ROSETTA_DATA") != "sample" and not weights.kept(text).is_file():
+        _download(f"weights of {text.name}", partial(weights.fetch, text), f"weights {weights.SEEDED}")
+
+
+def _download(what: str, fetch: Callable[..., Any], instead: str) -> None:
+    """Call `fetch` with a progress bar; where the download fails, say why and what is used instead."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    from dlrosetta import data
+
     screen = console.err()
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     try:
         with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-            task = bar.add_task(f"downloading {text.data}", total=None)
-            data.fetch(text.data, lambda done, total: bar.update(task, completed=done, total=total), tries=2, stall=10)
+            task = bar.add_task(f"downloading {what}", total=None)
+            fetch(lambda done, total: bar.update(task, completed=done, total=total), tries=2, stall=10)
     except data.DataError as error:
-        screen.print(f"{error.message}. Using {data.where(text.data).name}.", markup=False)
+        screen.print(f"{error.message}. Using {instead}.", markup=False)
 
 
 class progress:

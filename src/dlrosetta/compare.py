@@ -14,6 +14,7 @@ import json
 import math
 import os
 import random
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
@@ -22,7 +23,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from dlrosetta import intervals, machine
+import numpy as np
+from safetensors.numpy import load_file
+
+from dlrosetta import intervals, machine, weights
 from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
@@ -32,7 +36,8 @@ from dlrosetta.texts import Text
 
 DTYPE = "float32"
 ROUND_S = 0.25  # a round lasts at least this long, so that fences and clocks weigh nothing
-BATCHES = 16  # full batches kept in memory and used in turn
+BATCHES = 16  # full batches kept in memory and used in turn;
+FEW_BATCHES = 2  # where nothing is trained, and nothing depends on what is in them
 LEAST_ROUNDS, MOST_ROUNDS = 10, 100  # of 8, an interval that says 95 % covers the median in 90 % (test_intervals)
 NARROW = 0.02  # rounds go on until every interval is within ±2 % or the budget ends
 WARM, WARM_ROUNDS = 0.05, 10  # warm once the last three rounds lie within 5 %, or after ten
@@ -61,6 +66,7 @@ class Timed:
     facts: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     samples: list[float] = field(default_factory=list)
+    features: np.ndarray | None = None  # of a text without training: what the version makes of the data
 
     def interval(self) -> intervals.Interval | None:
         return intervals.of_median(self.samples) if self.samples else None
@@ -97,6 +103,20 @@ class Comparison:
     data: str
     cells: list[Timed]
     date: str
+    weights: str | None = None  # of a text without training: which ones
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """How far apart the features of every two cells are: the largest relative error of an example's, and the share
+        of examples of which both find the same nearest neighbour.
+        """
+        found = []
+        told = [(cell.framework.slug, cell.features) for cell in self.cells if cell.features is not None]
+        neighbours = {slug: nearest(features) for slug, features in told}
+        for (a, one), (b, other) in combinations(told, 2):
+            error = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1)
+            same = float(np.mean(neighbours[a] == neighbours[b]))
+            found.append({"a": a, "b": b, "examples": len(one), "error": float(error.max()), "neighbours": same})
+        return found
 
     def pairs(self) -> list[dict[str, Any]]:
         """Paired speed ratios a/b of every two timed cells; `differ` is false where the interval covers 1."""
@@ -123,7 +143,18 @@ class Comparison:
             "machine": machine.facts(),
             "cells": [cell.document() for cell in self.cells],
             "pairs": self.pairs(),
+            "weights": self.weights,
+            "agreement": self.agreement(),
         }
+
+
+def nearest(features: np.ndarray) -> np.ndarray:
+    """Of each row of features (N, D) the number of the other row with the largest cosine, in float64."""
+    unit = features.astype(np.float64)
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    likeness = unit @ unit.T
+    np.fill_diagonal(likeness, -np.inf)
+    return np.argmax(likeness, axis=1)
 
 
 def compare(
@@ -144,17 +175,21 @@ def compare(
     cells = [_proven(text, framework, pythons, patience, say) for framework in wanted]
     ready = [cell for cell in cells if cell.verdict in HOLDING]
     with ExitStack() as stack:
+        given = None
+        if not text.trains:
+            given = weights.find(text, Path(stack.enter_context(tempfile.TemporaryDirectory())))
         for cell in ready:
             say(f"starting {cell.framework.slug}")
-            _guard(cell, lambda cell=cell: _open(cell, text, pythons[cell.framework.slug], patience, stack))  # type: ignore[misc]
+            _guard(cell, lambda cell=cell: _open(cell, text, pythons[cell.framework.slug], patience, stack, given))  # type: ignore[misc]
         _rounds([cell for cell in ready if cell.worker], budget, say)
         for cell in ready:
             if profile == "full" and cell.worker:
-                _guard(cell, lambda cell=cell: _train(cell, say))  # type: ignore[misc]
+                whole = _train if text.trains else _features
+                _guard(cell, lambda cell=cell, whole=whole: whole(cell, say))  # type: ignore[misc]
             if cell.worker:
                 _guard(cell, lambda cell=cell: _measure_memory(cell))  # type: ignore[misc]
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return Comparison(text, profile, data_name(text), cells, date)
+    return Comparison(text, profile, data_name(text), cells, date, given.title if given else None)
 
 
 def data_name(text: Text) -> str:
@@ -209,7 +244,14 @@ def _guard(cell: Timed, action: Callable[[], None]) -> None:
         cell.worker = None
 
 
-def _open(cell: Timed, text: Text, python: Path | RosettaError, patience: float, stack: ExitStack) -> None:
+def _open(
+    cell: Timed,
+    text: Text,
+    python: Path | RosettaError,
+    patience: float,
+    stack: ExitStack,
+    given: weights.Weights | None = None,
+) -> None:
     if isinstance(python, RosettaError):
         raise WorkerFailed(python.message)
     cell.worker = stack.enter_context(run.start(cell.framework, python, machine.threads(), patience=patience))
@@ -225,11 +267,13 @@ def _open(cell: Timed, text: Text, python: Path | RosettaError, patience: float,
     }
     names = text.names_for(cell.framework.slug, cell.framework.version)
     constants = list(text.hyperparameters)
-    ask("open", version=str(version), dtype=DTYPE, layers=text.full_layers, constants=constants, names=names)
+    facts: dict[str, Any] = {"layers": text.full_layers, "constants": constants, "names": names}
+    ask("open", version=str(version), dtype=DTYPE, trains=text.trains, labels=text.trains, **facts)
     if run.key(text, cell.framework, DTYPE) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")
-    ask("create", seed=int(text.hyperparameters.get("SEED", 0)))
-    cell.batch_size = ask("prepare", count=BATCHES)["batch_size"]
+    parameters = str(given.path) if given else None
+    ask("create", seed=int(text.hyperparameters.get("SEED", 0)), parameters=parameters)
+    cell.batch_size = ask("prepare", count=BATCHES if text.trains else FEW_BATCHES)["batch_size"]
     cell.first_call_s = ask("steps", count=1)["seconds"]
     cell.second_call_s = ask("steps", count=1)["seconds"]
 
@@ -281,6 +325,16 @@ def _train(cell: Timed, say: Say) -> None:
     done = cell.worker.ask("fit", on_event=on_event, patience=24 * 3600.0)
     cell.accuracy = _finite(done["metric"])
     cell.training = {"seconds": done["seconds"], "losses": [_finite(loss) for loss in done["losses"]]}
+
+
+def _features(cell: Timed, say: Say) -> None:
+    """Profile full of a text without training: what the version makes of all examples."""
+    assert cell.worker is not None
+    say(f"features of {cell.framework.slug}")
+    out = Path(cell.worker.path("features.safetensors"))
+    done = cell.worker.ask("features", out=str(out), patience=24 * 3600.0)
+    cell.features = load_file(out)["features"]
+    cell.training = {"seconds": done["seconds"], "items": done["items"], "losses": []}
 
 
 def _finite(value: float) -> float | None:

@@ -51,6 +51,11 @@ def number(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}" if value == value and abs(value) != float("inf") else "∞"
 
 
+def per_second(speed: float) -> str:
+    """A speed without decimals, or with as many as give it three figures."""
+    return f"{speed:.0f}" if speed >= 100 else f"{speed:.1f}" if speed >= 10 else f"{speed:.2f}"
+
+
 def proof_table(title: str, cells: Iterable[Cell]) -> Table:
     """One row a cell: the verdict, and the check that comes nearest to its bound or breaks it first."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1, 0, 0))
@@ -115,8 +120,9 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     machine, unit = document["machine"], document["unit"]
     screen.print(comparison_table(f"{text.title}: how fast?", document))
     if document["profile"] == "full":
-        screen.print()
-        screen.print(training_table(text.metric, document))
+        for table in [training_table(text.metric, document)] if text.trains else agreement_tables(text.unit, document):
+            screen.print()
+            screen.print(table)
     same = [pair for pair in document["pairs"] if not pair["differ"]]
     screen.print()
     for cell in document["cells"]:
@@ -136,6 +142,8 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     screen.print(
         "first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim"
     )
+    if document["weights"]:
+        screen.print(f"Weights: {document['weights']}.", style="dim")
     screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
     if path:
         screen.print(f"Result: {path}", style="dim", soft_wrap=True)
@@ -156,8 +164,8 @@ def comparison_table(title: str, document: dict[str, Any]) -> Table:
         speed = cell["items_per_second"]
         row = [cell["framework"], verdict(cell["verdict"])]
         if speed:
-            interval = f"{speed['low']:.0f}–{speed['high']:.0f}"
-            row += [f"{speed['median']:.0f}", interval, f"{speed['median'] / fastest:.0%}"]
+            low, median, high = (per_second(speed[key]) for key in ("low", "median", "high"))
+            row += [median, f"{low}–{high}", f"{speed['median'] / fastest:.0%}"]
             row += [
                 f"{cell['first_call_s']:.1f} s",
                 f"{cell['import_s']:.1f} s",
@@ -181,6 +189,25 @@ def training_table(metric: str, document: dict[str, Any]) -> Table:
             shown = ["–" if value is None else f"{value:.3f}" for value in figures]
             table.add_row(cell["framework"], str(len(done["losses"])), f"{done['seconds']:.0f} s", *shown)
     return table
+
+
+def agreement_tables(unit: str, document: dict[str, Any]) -> list[Table]:
+    """What the full profile adds where nothing is trained: how far each two frameworks are apart on all examples. None
+    where there are no two.
+    """
+    pairs = document["agreement"]
+    if not pairs:
+        return []
+    table = Table(
+        title=f"Features of {pairs[0]['examples']} {unit}", title_justify="left", title_style="bold", box=None
+    )
+    table.pad_edge, table.padding = False, (0, 2, 0, 0)
+    table.add_column("frameworks")
+    for name in ("largest error", "same nearest neighbour"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for pair in pairs:
+        table.add_row(f"{pair['a']} and {pair['b']}", number(pair["error"]), f"{pair['neighbours']:.1%}")
+    return [table]
 
 
 def _rounds(document: dict[str, Any]) -> int:

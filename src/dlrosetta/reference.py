@@ -27,6 +27,7 @@ QUIET_GRADIENT = 2.0**-20  # and its quiet ones, near Adam's epsilon
 Arrays = dict[str, np.ndarray]
 ALWAYS = ("forward",)
 TRAINING = ("loss", "metric", "initial_state", "update")
+INFERENCE = ("preprocess",)
 
 
 def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
@@ -40,7 +41,7 @@ def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    wanted = ALWAYS + (TRAINING if text.trains else ()) + (() if text.declared else ("layers",))
+    wanted = ALWAYS + (TRAINING if text.trains else INFERENCE) + (() if text.declared else ("layers",))
     missing = [name for name in wanted if not hasattr(module, name)]
     if missing:
         raise RosettaError(f"{text.reference}: expected functions {', '.join(missing)}. Received: none of that name")
@@ -168,7 +169,30 @@ def run(
             hushed = model.optimizer(parameters, draws.loud(gradients, QUIET_GRADIENT))
             results.update({f"quiet {name}": array for name, array in hushed.items()})
     results.update({f"loud {name}": array for name, array in extremes.items()})
+    if not text.trains:
+        results.update(_photos(text, dtype))
     return results
+
+
+def photo_names() -> list[str]:
+    """Names of the packaged photos, in their order."""
+    from dlrosetta import data
+
+    return [path.stem for path in data.photos_sample()]
+
+
+def _photos(text: Text, dtype: Any) -> Arrays:
+    """The packaged photos after preprocessing, and what the model in full size makes of them."""
+    from PIL import Image
+
+    from dlrosetta import data
+
+    module = load(text, text.hyperparameters)
+    parameters = {name: array.astype(dtype) for name, array in draws.initial_parameters(text, full=True).items()}
+    pixels = [np.asarray(Image.open(path).convert("RGB")).astype(dtype) for path in data.photos_sample()]
+    images = [module.preprocess(photo) for photo in pixels]
+    results = {f"photo/{name}": image for name, image in zip(photo_names(), images, strict=True)}
+    return {**results, "features": module.forward(parameters, np.stack(images))}
 
 
 class _Model:

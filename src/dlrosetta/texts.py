@@ -28,8 +28,10 @@ INITIALS = {
     "ones": None,
 }
 GATES = "rzn"  # reset, update, new: the order of a GRU's gates along the first axis of what `gates` marks
-WAIVER = (("frameworks", list), ("dtype", str), ("checks", list), ("bound", float), ("reason", str))
-VARIANT = (("name", str), ("frameworks", list), ("constants", dict), ("reason", str))
+Keys = tuple[tuple[str, type], ...]
+WAIVER: Keys = (("frameworks", list), ("dtype", str), ("checks", list), ("bound", float), ("reason", str))
+WEIGHTS: Keys = (("title", str), ("address", str), ("size", int))  # and `checksum`, `unused`, `names`
+VARIANT: Keys = (("name", str), ("frameworks", list), ("constants", dict), ("reason", str))
 NAME = re.compile(r"^[a-z][a-z0-9_]*$")
 
 
@@ -51,6 +53,7 @@ class Text:
     waivers: list[dict[str, Any]]
     variants: list[dict[str, Any]]
     names: dict[str, dict[str, str]]
+    weights: dict[str, Any]
 
     @cached_property
     def constants(self) -> dict[str, Any]:
@@ -185,6 +188,7 @@ def load(folder: Path) -> Text:
         waivers=get("waivers", list, []),
         variants=get("variants", list, []),
         names=get("names", dict, {}),
+        weights=get("weights", dict, {}),
     )
     _check(text, path)
     return text
@@ -208,7 +212,8 @@ def _check(text: Text, path: Path) -> None:
         require(layer, "name", str, path)
         for name, spec in require(layer, "parameters", dict, path).items():
             check_parameter(f"{path}: {layer['name']}.{name}", spec)
-    tables = [(one, WAIVER) for one in text.waivers] + [(one, VARIANT) for one in text.variants]
+    tables: list[tuple[dict[str, Any], Keys]] = [(one, WAIVER) for one in text.waivers]
+    tables += [(one, VARIANT) for one in text.variants] + [(text.weights, WEIGHTS)] * bool(text.weights)
     for table, keys in tables:
         for key, kind in keys:
             require(table, key, kind, path)

@@ -8,11 +8,17 @@ place always gives the sample.
 
 from dlrosetta.data.cifar import cifar10, cifar10_sample
 from dlrosetta.data.errors import DataError
+from dlrosetta.data.photos import photos, photos_sample
 from dlrosetta.data.reviews import imdb, imdb_bytes, imdb_bytes_sample, imdb_sample
 from dlrosetta.data.sources import data_dir, fetch, where
 
 # By the name that text.toml gives in `data`: readers of the packaged sample, for proofs.
-SAMPLES = {"cifar10": cifar10_sample, "imdb": imdb_sample, "imdb_bytes": imdb_bytes_sample}
+SAMPLES = {
+    "cifar10": cifar10_sample,
+    "imdb": imdb_sample,
+    "imdb_bytes": imdb_bytes_sample,
+    "photos": photos_sample,
+}
 
 __all__ = [
     "SAMPLES",
@@ -25,5 +31,7 @@ __all__ = [
     "imdb_bytes",
     "imdb_bytes_sample",
     "imdb_sample",
+    "photos",
+    "photos_sample",
     "where",
 ]

@@ -11,7 +11,7 @@ Where = namedtuple("Where", "name kind path")
 Where.__doc__ = "`name` for people, `kind` 'real' or 'sample', `path` of the folder or None."
 
 # Name: the module that reads it and knows when it is complete, folder below the data folder, for people, publisher's
-# archive, its checksum, its size in bytes, the sample.
+# archive (None: whatever people put there), its checksum, its size in bytes, the sample.
 _Source = namedtuple("_Source", "module folder title address checksum size sample")
 SOURCES = {
     "cifar10": _Source(
@@ -35,6 +35,7 @@ SOURCES = {
         84125825,
         "paragraphs of two novels by Jane Austen, the sample that ships with dlrosetta",
     ),
+    "photos": _Source("photos", "photos", "photos", None, None, 0, "four photos, the sample that ships with dlrosetta"),
 }
 # Other forms of the same set, which is fetched and locked under its own name.
 FORMS = {"imdb_bytes": "imdb"}
@@ -85,6 +86,8 @@ def fetch(name, progress=None, address=None, checksum=None, **patience):
         path = folder(name)
         if path:
             return path
+        if source.address is None:
+            raise DataError("expected %s in %s. Received: none" % (source.title, os.path.join(root, source.folder)))
         archive = os.path.join(root, os.path.basename(source.address))
         download(address or source.address, archive, checksum or source.checksum, 2 * source.size, progress, **patience)
         unpack(archive, root, source.folder)

@@ -25,6 +25,7 @@ from dlrosetta.proof.checks import Check, Judge
 from dlrosetta.sections import locate, section_of
 from dlrosetta.texts import Text
 
+PHOTOS_BATCH = 3
 Set = tuple[np.ndarray, np.ndarray]
 Sets = tuple[Set, Set]
 
@@ -216,6 +217,9 @@ def _behaviour(
         yield from modes.dropout(ask, text, small)
         yield modes.steps(ask, text, small, given.parameters, float(judge.golden.tensors["loss"].samples[0]))
         yield modes.alone(ask, text, small)
+    if not text.trains:
+        yield from _photos(ask, text, judge)
+        return
     yield from _data(ask, text, *given.data[0], trains)
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
@@ -236,6 +240,24 @@ def _behaviour(
                 word="load_data",
             )
         ]
+
+
+def _photos(ask: Asker, text: Text, judge: Judge) -> Iterator[list[Check]]:
+    """The packaged photos as the version's loader yields them, and what its own `evaluate` makes of them in full size;
+    in batches that do not come out even.
+    """
+    shapes = checks.shapes(text.full_parameters, ask.create_full({})["shapes"], "full size ")
+    yield shapes
+    if any(check.verdict == "differs" for check in shapes) or judge.dtype != "float32":  # loaders yield float32
+        return
+    ask.create_telling({"BATCH_SIZE": PHOTOS_BATCH})
+    received = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
+    names = reference.photo_names()
+    sizes = [min(PHOTOS_BATCH, len(names) - start) for start in range(0, len(names), PHOTOS_BATCH)]
+    yield [Check("batch sizes", float(received["sizes"].tolist() != sizes), 0.0, "Data")]
+    images = dict(zip(names, received["inputs"], strict=False))
+    yield [judge.tensor(f"photo/{name}", images.get(name), "Data") for name in names]
+    yield [judge.tensor("features", ask.arrays("features").get("features"), "Evaluation")]
 
 
 def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains: bool) -> Iterator[list[Check]]:
@@ -277,8 +299,10 @@ class Asker:
             "evaluation": given.evaluation,
             "perturbed": modes.perturbed_batch(given.evaluation, text),
             "gradients": given.gradients,
-            "test": {text.input: given.data[1][0], "labels": given.data[1][1].astype(np.int64)},
         }
+        if text.trains:
+            inputs, labels = given.data[1]
+            self._contents["test"] = {text.input: inputs, "labels": labels.astype(np.int64)}
 
     def plain(self, op: str, **args: Any) -> dict[str, Any]:
         return self.worker.ask(op, **args)
@@ -293,6 +317,7 @@ class Asker:
             constants=list(self.text.hyperparameters),
             names=self.text.names_for(framework.slug, framework.version),
             trains=trains,
+            labels=self.text.trains,
         )["constants"]
 
     def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 import types
-from itertools import islice
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from dlrosetta.worker.recording import record
 
 FUNCTIONS = ("load_data", "batches", "build_model", "evaluate", "main")
 TRAINING = ("loss_fn", "make_optimizer", "train_step")
+INFERENCE = ("predict",)
 
 
 class State(object):
@@ -39,10 +40,12 @@ class Session(object):
 
     # -- the version ---------------------------------------------------------------------------------------------------
 
-    def open(self, version, dtype, layers, constants, names=None, trains=True):
-        """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none)."""
+    def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True):
+        """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none). `trains` says
+        whether it is to be trained, `labels` whether its data have any.
+        """
         self.layouts = Layouts(self.layout, layers, names)
-        self.trains = trains
+        self.trains, self.labels = trains, labels
         self.dtype = np.dtype(dtype)
         self.state, self.prepared = State(), []
         self.adapter.set_dtype(dtype)
@@ -54,7 +57,7 @@ class Session(object):
         exec(
             compile(source, version, "exec"), module.__dict__
         )  # not imported: no bytecode beside or instead of what is read
-        wanted = FUNCTIONS + (TRAINING if trains else ())
+        wanted = FUNCTIONS + (TRAINING if trains else INFERENCE)
         missing = [name for name in wanted if not callable(getattr(module, name, None))]
         if missing:
             raise AttributeError(
@@ -160,8 +163,18 @@ class Session(object):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     def batches(self, out, shuffle, epochs, seed):
-        """Write what the version's own loader yields of its training data, by epoch, and every batch's size."""
+        """Write what the version's own loader yields of its training data, by epoch, and every batch's size; of data
+        without labels, what it yields.
+        """
         self.adapter.seed(seed)
+        if not self.labels:
+            yielded = [
+                self.layouts.activation_to_canonical("", np.array(self.adapter.to_numpy(x)), True)
+                for x in self.version.batches(self.version.load_data())
+            ]
+            sizes = np.array([len(x) for x in yielded], np.int64)
+            tensors.save(out, {"inputs": np.concatenate(yielded), "sizes": sizes})
+            return {}
         (inputs, labels), _ = self.version.load_data()
         arrays = {}
         for epoch in range(epochs):
@@ -179,9 +192,15 @@ class Session(object):
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def prepare(self, count):
-        """Keep `count` full batches of the version's own loader in memory for `steps`."""
-        (inputs, labels), _ = self.version.load_data()
+        """Keep `count` full batches of the version's own loader in memory for `steps`. Data without labels are taken
+        again and again where they are too few.
+        """
         wanted = self.version.BATCH_SIZE
+        if not self.labels:
+            few = list(islice(cycle(self.version.load_data()), count * wanted))
+            self.prepared = [(inputs, None) for inputs in self.version.batches(few)]
+            return {"batch_size": wanted, "batches": len(self.prepared)}
+        (inputs, labels), _ = self.version.load_data()
         full = (pair for pair in self.version.batches(inputs, labels, shuffle=True) if len(pair[1]) == wanted)
         self.prepared = list(islice(full, count))
         if not self.prepared:
@@ -189,14 +208,17 @@ class Session(object):
         return {"batch_size": wanted, "batches": len(self.prepared)}
 
     def steps(self, count):
-        """Take `count` of the version's own train steps between two fences; answer the seconds they took."""
-        train_step, version, state, prepared = self.adapter.train_step, self.version, self.state, self.prepared
+        """Take `count` of the version's own train steps between two fences, or batches through its `predict` where it
+        does not train; answer the seconds they took.
+        """
+        work = self.adapter.train_step if self.trains else self._predict
+        version, state, prepared = self.version, self.state, self.prepared
         self.adapter.synchronize(state)
         start = time.perf_counter()
         for number in range(count):
             inputs, labels = prepared[number % len(prepared)]
-            loss = train_step(version, state, inputs, labels)
-        self.adapter.synchronize(state, loss)
+            result = work(version, state, inputs, labels)
+        self.adapter.synchronize(state, result)
         return {"seconds": time.perf_counter() - start}
 
     def fit(self, progress):
@@ -220,12 +242,27 @@ class Session(object):
             "items": len(train_labels) * self.version.EPOCHS,
         }
 
+    def features(self, out, limit=None):
+        """Write what the version's own `evaluate` makes of its data, which have no labels, or of the first `limit`;
+        answer the seconds it took.
+        """
+        examples = self.version.load_data()[:limit]
+        start = time.perf_counter()
+        found = np.asarray(self.version.evaluate(self.state.model, examples))
+        seconds = time.perf_counter() - start
+        tensors.save(out, {"features": found})
+        return {"seconds": seconds, "items": len(examples)}
+
     def memory(self):
         """Answer the largest resident memory that this process ever held, in bytes."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024}
 
     # -- inside --------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _predict(version, state, inputs, labels):
+        return version.predict(state.model, inputs)
 
     def _batch(self, arrays):
         """What the version's functions take: inputs, under whatever name, and labels, where there are any."""

@@ -1,0 +1,110 @@
+"""The weights that every cell of a text without training is given: those that others have trained, under the text's own
+names, or what the seed draws.
+
+Published weights are fetched once, as safetensors, renamed by text.toml's [weights], checked against the text's shapes
+and kept in the data folder. No pickle is read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlrosetta import draws
+from dlrosetta.errors import RosettaError
+from dlrosetta.texts import Text
+
+SEEDED = "drawn from the seed, not trained"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """`path` of a safetensors file with every parameter of the text in full size, canonical; `title` for people."""
+
+    path: Path
+    title: str
+
+
+def kept(text: Text) -> Path:
+    """Where a text's published weights lie on this machine once they are fetched."""
+    from dlrosetta import data
+
+    return Path(data.data_dir()) / "weights" / f"{text.name}.safetensors"
+
+
+def find(text: Text, scratch: Path) -> Weights:
+    """The published weights if they are here, else seeded ones, written into the folder `scratch`."""
+    if os.environ.get("ROSETTA_DATA") != "sample" and kept(text).is_file():
+        return Weights(kept(text), text.weights["title"])
+    path = scratch / f"{text.name}.safetensors"
+    _save({name: array.astype(np.float32) for name, array in draws.initial_parameters(text, full=True).items()}, path)
+    return Weights(path, SEEDED)
+
+
+def fetch(text: Text, progress: Callable[[int, int], None] | None = None, **patience: Any) -> Path:
+    """Download a text's published weights unless they are here; return the converted file.
+
+    `patience` is `tries`, `stall` and `pause` of `dlrosetta.data.download`. Raises RosettaError, or DataError where
+    they cannot be had.
+    """
+    from safetensors.numpy import load_file
+
+    from dlrosetta.data.download import download, locked
+
+    path, source = kept(text), text.weights
+    with locked(str(path.parent), text.name):
+        if path.is_file():
+            return path
+        published = path.with_name(f"{text.name}.published.safetensors")
+        download(source["address"], str(published), source.get("checksum"), 2 * source["size"], progress, **patience)
+        try:
+            _save(converted(text, load_file(published)), path)
+        except RosettaError:
+            raise
+        except Exception as error:
+            raise RosettaError(f"{source['address']}: expected a safetensors file. Received: {error}") from error
+        finally:
+            published.unlink(missing_ok=True)
+    return path
+
+
+def converted(text: Text, published: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Published weights under the text's names. Raises RosettaError unless they are exactly the text's parameters."""
+    found = {}
+    for name, array in published.items():
+        if name in text.weights.get("unused", []) or name.endswith(".num_batches_tracked"):
+            continue
+        for theirs, ours in text.weights.get("names", {}).items():
+            name = name.replace(theirs, ours)
+        found[name] = array
+    wanted = {name: tuple(spec["shape"]) for name, spec in text.full_parameters.items()}
+    received = {name: np.shape(array) for name, array in found.items()}
+    for name in sorted(set(wanted) | set(received)):
+        if wanted.get(name) != received.get(name):
+            raise RosettaError(
+                f"Expected published weights in which {name} has shape {wanted.get(name, 'none')}. "
+                f"Received: {received.get(name, 'none')}"
+            )
+    return {name: np.ascontiguousarray(found[name], np.float32) for name in wanted}
+
+
+def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Write beside and rename."""
+    from safetensors.numpy import save_file
+
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            save_file(arrays, beside)
+            beside.replace(path)
+        finally:
+            beside.unlink(missing_ok=True)
+    except OSError as error:
+        raise RosettaError(
+            f"{path}: the weights could not be written: {error.strerror}", "set ROSETTA_DATA to a folder with room"
+        ) from error
