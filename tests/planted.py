@@ -33,7 +33,9 @@ SOLUTION = {
     "adapter make_optimizer": (
         "def make_optimizer(version, state):\n    state.optimizer = version.make_optimizer(state.model)"
     ),
-    "layers": 'def layers(model):\n    return {"fc1": model.fc1, "fc2": model.fc2}',
+    "layers": (
+        'def layers(model):\n    return {name: vars(model)[name] for name in ("fc1", "fc2") if name in vars(model)}'
+    ),
     "parameters": "def parameters(model):\n    return model.parameters()",
     "set_parameters": "def set_parameters(model, arrays):\n    model.set(arrays)",
     "forward": "def forward(state, images, training):\n    return state.model(images)",

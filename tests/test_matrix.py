@@ -47,7 +47,13 @@ def remember(text, **verdicts):
 
 
 def printed(stone, **environ):
-    environ = {"PATH": "/usr/bin:/bin", "ROSETTA_DATA": "sample", "ROSETTA_CACHE": str(paths.cache_dir()), **environ}
+    environ = {
+        "PATH": "/usr/bin:/bin",
+        "COLUMNS": "120",
+        "ROSETTA_DATA": "sample",
+        "ROSETTA_CACHE": str(paths.cache_dir()),
+        **environ,
+    }
     begin = time.perf_counter()
     done = subprocess.run([ROSETTA, "--stone", str(stone)], capture_output=True, text=True, env=environ, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -102,7 +108,7 @@ def test_the_table(stone, text):
     assert names == sorted(frameworks.find())
     torch = ["torch", "ready", *matrix.megabytes(TORCH.size_mb).split(), "✓", "proven"]
     flax = ["flax", "missing", *matrix.megabytes(FLAX.size_mb).split(), "–"]
-    assert all(any(row[: len(begin)] == begin for row in rows) for begin in (torch, flax))
+    assert all(any(row[: len(begin)] == begin for row in rows) for begin in (torch, flax)), output
     assert "Data of cnn: handwritten digits, the sample that ships with dlrosetta" in output
     assert re.search(r"(?m)^rosetta read \w+ \w+.* +the same sections side by side$", output)
     print(f"rosetta: {seconds:.3f} s")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jsonschema
 import planted
+import planted_photos
 import pytest
 from planted import TEXT
 
@@ -66,6 +67,8 @@ def passed(tmp_path_factory, template):
     for slug in ("diverges", "fails", "tiny"):
         place.edit(place.version(slug), ("EPOCHS = 10", "EPOCHS = 2"))
     assert place.call("golden", TEXT).returncode == 0
+    planted_photos.write(place.stone)
+    planted_photos.write_version(place.stone, "tiny")
     for environment in environments:
         python = environment / "bin" / "python"
         line = f'#!/bin/sh\nexec "{sys.executable}" "{relay}" "{log}" "$@"\n'
@@ -73,6 +76,7 @@ def passed(tmp_path_factory, template):
     both = ("--frameworks", "diverges,fails,tiny", "--json")
     proof = place.call("prove", TEXT, *both)
     comparison = place.call("compare", TEXT, *both, "--budget", "1", "--profile", "full")
+    place.call("compare", "seen", "--frameworks", "tiny", "--budget", "1", "--profile", "full")
     lines = log.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], proof, comparison, place
 
@@ -122,7 +126,7 @@ def test_prove_json(passed):
 def test_compare_json_and_its_result_file(passed):
     document, validator = json.loads(passed[2].stdout), schema("compare")
     validator.validate(document)
-    (file,) = passed[3].results.iterdir()
+    (file,) = passed[3].results.glob(f"*{TEXT}*")
     assert json.loads(file.read_text(encoding="utf-8")) == document
     diverges, fails, tiny = document["cells"]
     assert (fails["verdict"], fails["items_per_second"], fails["accuracy"]) == ("failed", None, None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlrosetta import frameworks, paths, sections, texts
+from dlrosetta import sections
 
 SOURCE = '''"""A title."""
 
@@ -66,18 +66,3 @@ def test_the_line_to_blame(path):
     assert sections.locate(path, "Model", "conv2") == 16  # not there: the section's function
     assert sections.locate(path, "Run", "nothing") == 20  # no function either: its first line
     assert sections.locate(path, "Loss") == 0  # no such section
-
-
-@pytest.mark.parametrize(
-    "version",
-    [
-        pytest.param(file, id=file.name)
-        for folder in texts.find(paths.stone_dirs()).values()
-        for file in sorted({folder / one.version_file(folder.name) for one in frameworks.find().values()})
-        if file.is_file()
-    ],
-)
-def test_every_shipped_version_has_the_nine_sections_in_order(version):
-    cut = sections.split(version.read_text(encoding="utf-8"))
-    assert [part.name for part in cut] == ["", *sections.NAMES]
-    assert len(version.read_text(encoding="utf-8").splitlines()) <= 160
