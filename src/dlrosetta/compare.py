@@ -267,7 +267,7 @@ def _open(
     }
     names = text.names_for(cell.framework.slug, cell.framework.version)
     constants = list(text.hyperparameters)
-    facts: dict[str, Any] = {"layers": text.full_layers, "constants": constants, "names": names}
+    facts: dict[str, Any] = {"files": text.files, "layers": text.full_layers, "constants": constants, "names": names}
     ask("open", version=str(version), dtype=DTYPE, trains=text.trains, labels=text.trains, **facts)
     if run.key(text, cell.framework, DTYPE) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")

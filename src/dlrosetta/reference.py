@@ -28,6 +28,7 @@ Arrays = dict[str, np.ndarray]
 ALWAYS = ("forward",)
 TRAINING = ("loss", "metric", "initial_state", "update")
 INFERENCE = ("preprocess",)
+FILES = ("preprocess", "crop")
 
 
 def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
@@ -41,7 +42,8 @@ def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    wanted = ALWAYS + (TRAINING if text.trains else INFERENCE) + (() if text.declared else ("layers",))
+    more = (FILES if text.files else ()) + (TRAINING if text.trains else INFERENCE)
+    wanted = ALWAYS + more + (() if text.declared else ("layers",))
     missing = [name for name in wanted if not hasattr(module, name)]
     if missing:
         raise RosettaError(f"{text.reference}: expected functions {', '.join(missing)}. Received: none of that name")
@@ -156,8 +158,12 @@ def run(
     results["evaluation logits"] = model.forward(parameters, evaluation[text.input])
     extremes = model.trace(parameters, shouted) if text.loud else model.trace(loud_parameters(text, parameters), first)
     if text.trains:
-        told = model.forward(telling(text, parameters), evaluation[text.input])
-        results["metric"] = np.asarray(model.module.metric(told, evaluation["labels"]))
+        if text.files:
+            results.update(_files(text, dtype))
+            results["metric"] = np.asarray(_metric_of_files(text, model, parameters, dtype))
+        else:
+            told = model.forward(telling(text, parameters), evaluation[text.input])
+            results["metric"] = np.asarray(model.module.metric(told, evaluation["labels"]))
         gradients = given(optimizer_gradients(text), "gradients")
         results.update(model.optimizer(parameters, gradients))
         trained = model.train(parameters, train, results)
@@ -193,6 +199,32 @@ def _photos(text: Text, dtype: Any) -> Arrays:
     images = [module.preprocess(photo) for photo in pixels]
     results = {f"photo/{name}": image for name, image in zip(photo_names(), images, strict=True)}
     return {**results, "features": module.forward(parameters, np.stack(images))}
+
+
+def images(text: Text, paths: list[Any], dtype: Any, constants: dict[str, Any] | None = None) -> list[np.ndarray]:
+    """What the text's preprocessing makes of image files, in full size or that of `constants`; not cut yet."""
+    from PIL import Image
+
+    module = load(text, constants or text.hyperparameters)
+    return [module.preprocess(np.asarray(Image.open(path).convert("RGB")).astype(dtype)) for path in paths]
+
+
+def _files(text: Text, dtype: Any) -> Arrays:
+    """The sample's images for training as evaluation would see them, in full size."""
+    from dlrosetta import data
+
+    paths, _ = data.SAMPLES[text.data]()[0]
+    module = load(text, text.hyperparameters)
+    return {"train images": np.stack([module.crop(image) for image in images(text, paths, dtype)])}
+
+
+def _metric_of_files(text: Text, model: _Model, parameters: Arrays, dtype: Any) -> float:
+    """The metric of the sample's images for testing, in the proof's size."""
+    from dlrosetta import data
+
+    paths, labels = data.SAMPLES[text.data]()[1]
+    cut = [model.module.crop(image) for image in images(text, paths, dtype, text.constants)]
+    return float(model.module.metric(model.forward(parameters, np.stack(cut)), labels))
 
 
 class _Model:

@@ -104,6 +104,11 @@ class Text:
         return self.inputs[self.input]["draw"] not in ("tokens", "labels")
 
     @property
+    def files(self) -> bool:
+        """Whether its examples are image files, which a version's loader decodes, and augments in training."""
+        return bool(self.inputs[self.input].get("files"))
+
+    @property
     def trains(self) -> bool:
         """Whether it is trained; otherwise it is a forward pass alone."""
         return "labels" in self.inputs

@@ -6,6 +6,7 @@ ships with the package stands in, and `where` says which. `ROSETTA_DATA` names t
 place always gives the sample.
 """
 
+from dlrosetta.data.chestxray import chestxray, chestxray_classes, chestxray_sample
 from dlrosetta.data.cifar import cifar10, cifar10_sample
 from dlrosetta.data.errors import DataError
 from dlrosetta.data.photos import photos, photos_sample
@@ -14,6 +15,7 @@ from dlrosetta.data.sources import data_dir, fetch, where
 
 # By the name that text.toml gives in `data`: readers of the packaged sample, for proofs.
 SAMPLES = {
+    "chestxray": chestxray_sample,
     "cifar10": cifar10_sample,
     "imdb": imdb_sample,
     "imdb_bytes": imdb_bytes_sample,
@@ -23,6 +25,9 @@ SAMPLES = {
 __all__ = [
     "SAMPLES",
     "DataError",
+    "chestxray",
+    "chestxray_classes",
+    "chestxray_sample",
     "cifar10",
     "cifar10_sample",
     "data_dir",

@@ -35,6 +35,16 @@ SOURCES = {
         84125825,
         "paragraphs of two novels by Jane Austen, the sample that ships with dlrosetta",
     ),
+    # 42 GB in twelve archives behind a page that asks to be read: nothing that a program should fetch unasked.
+    "chestxray": _Source(
+        "chestxray",
+        "chestxray",
+        "chest X-rays",
+        None,
+        None,
+        0,
+        "synthetic X-rays, the sample that ships with dlrosetta",
+    ),
     "photos": _Source("photos", "photos", "photos", None, None, 0, "four photos, the sample that ships with dlrosetta"),
 }
 # Other forms of the same set, which is fetched and locked under its own name.

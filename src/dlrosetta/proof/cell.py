@@ -26,6 +26,7 @@ from dlrosetta.sections import locate, section_of
 from dlrosetta.texts import Text
 
 PHOTOS_BATCH = 3
+FILES_BATCH = 5
 Set = tuple[np.ndarray, np.ndarray]
 Sets = tuple[Set, Set]
 
@@ -220,7 +221,11 @@ def _behaviour(
     if not text.trains:
         yield from _photos(ask, text, judge)
         return
-    yield from _data(ask, text, *given.data[0], trains)
+    inputs, labels = given.data[0]
+    if text.files:
+        yield from _files(ask, text, judge, list(inputs), labels)
+    else:
+        yield from _data(ask, text, inputs, labels, trains)
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
@@ -228,9 +233,10 @@ def _behaviour(
     if text.trains:
         ask.create(small, "telling")
         yield modes.evaluation(ask, judge.golden.metric)
-    if trains and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
+    known = trains and not text.files  # of files, `evaluate` has been asked about the test data already
+    if known and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
         ask.create_telling({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
-        metric = ask.plain("evaluate", batch=ask.file("test"))["metric"]
+        metric = ask.evaluate("test")
         yield [
             Check(
                 "test data",
@@ -258,6 +264,28 @@ def _photos(ask: Asker, text: Text, judge: Judge) -> Iterator[list[Check]]:
     images = dict(zip(names, received["inputs"], strict=False))
     yield [judge.tensor(f"photo/{name}", images.get(name), "Data") for name in names]
     yield [judge.tensor("features", ask.arrays("features").get("features"), "Evaluation")]
+
+
+def _files(ask: Asker, text: Text, judge: Judge, paths: list[Path], labels: np.ndarray) -> Iterator[list[Check]]:
+    """The same where examples are image files: as evaluation sees them, in batches that do not come out even, and
+    as training does, each cut out anywhere and every other one flipped.
+    """
+    odd = {"BATCH_SIZE": FILES_BATCH}
+    shapes = checks.shapes(text.full_parameters, ask.create_full(odd)["shapes"], "full size ")
+    yield shapes
+    if any(check.verdict == "differs" for check in shapes) or judge.dtype != "float32":  # loaders yield float32
+        return
+    yield statistics.initialisation(text.full_parameters, ask.arrays("parameters"))
+    plain = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
+    sizes = [min(FILES_BATCH, len(labels) - start) for start in range(0, len(labels), FILES_BATCH)]
+    yield [
+        Check("batch sizes", float(plain["sizes/0"].tolist() != sizes), 0.0, "Data"),
+        judge.tensor("train images", plain["inputs/0"], "Data"),
+        Check("labels", float(not np.array_equal(plain["labels/0"], labels)), 0.0, "Data"),
+    ]
+    wholes = reference.images(text, paths, np.float64)
+    received = ask.arrays("batches", shuffle=True, epochs=statistics.EPOCHS, seed=1)
+    yield statistics.augmented_batches(wholes, labels, received)
 
 
 def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains: bool) -> Iterator[list[Check]]:
@@ -300,7 +328,7 @@ class Asker:
             "perturbed": modes.perturbed_batch(given.evaluation, text),
             "gradients": given.gradients,
         }
-        if text.trains:
+        if text.trains and not text.files:
             inputs, labels = given.data[1]
             self._contents["test"] = {text.input: inputs, "labels": labels.astype(np.int64)}
 
@@ -318,6 +346,7 @@ class Asker:
             names=self.text.names_for(framework.slug, framework.version),
             trains=trains,
             labels=self.text.trains,
+            files=self.text.files,
         )["constants"]
 
     def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:
@@ -342,6 +371,10 @@ class Asker:
         if not path.exists():
             self._write("full", reference.telling(self.text, draws.initial_parameters(self.text, full=True)))
         self.worker.ask("create", seed=1, constants=constants, parameters=str(path))
+
+    def evaluate(self, batch: str) -> float:
+        """What the version's own `evaluate` says of a given batch, or of its test data where it reads files."""
+        return float(self.plain("evaluate", batch=None if self.text.files else self.file(batch))["metric"])
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""

@@ -14,6 +14,9 @@ import numpy as np
 from dlrosetta import draws
 from dlrosetta.proof.checks import SURPRISE, Check
 
+EPOCHS = 4  # of augmented images: what is drawn at random needs many draws to show
+CUT = 1e-3  # an image that was cut out differs from its whole by no more than rounding; one a pixel beside, by more
+
 
 def surprise(p: float) -> float:
     """−log10 p, at most 300."""
@@ -152,14 +155,77 @@ def shuffled_batches(inputs: np.ndarray, labels: np.ndarray, received: dict[str,
     ]
 
 
+def augmented_batches(wholes: list[np.ndarray], labels: np.ndarray, received: dict[str, np.ndarray]) -> list[Check]:
+    """Shuffled and augmented, each epoch has every image once, with its labels: a square cut out of the whole image
+    (C, H, W), anywhere, each image's at a place of its own, and half of them mirrored, another half each time.
+    """
+    from scipy import stats
+
+    orders, places, missing = [], [], 0.0
+    for epoch in range(EPOCHS):
+        found = [
+            _find(image, [number for number, known in enumerate(labels) if np.array_equal(known, label)], wholes)
+            for image, label in zip(received[f"inputs/{epoch}"], received[f"labels/{epoch}"], strict=True)
+        ]
+        order = [one[0] for one in found if one]
+        missing += len(wholes) - len(set(order)) + len(found) - len(order)
+        orders.append(order)
+        places.append([one[1:] for one in found if one])
+    checks = [Check("augmented epochs hold every image once", missing, 0.0, "Data")]
+    if missing:
+        return checks
+    unmixed = sum(_unmixed(order) for order in orders) + float(orders[0] == orders[1])
+    drawn = np.array(places)  # (epochs, N, 3): down, right, mirrored
+    free = wholes[0].shape[1] - received["inputs/0"].shape[2]
+    down, right, mirrored = (drawn[:, :, axis].ravel() for axis in range(3))
+    uniform = stats.randint(0, free + 1)
+    apart = [float(stats.kstest(values, uniform.cdf).pvalue) for values in (down, right)]
+    apart += [float(stats.spearmanr(a, b).pvalue) for a, b in ((down, right), (down, mirrored), (right, mirrored))]
+    # The same image in two epochs, and two images of one epoch: what is drawn once for all is equal too often.
+    by_image = np.array([epoch[np.argsort(order)] for epoch, order in zip(drawn, orders, strict=True)])
+    equal = float(np.mean([np.all(by_image[0, :, :2] == by_image[1, :, :2], axis=1)]))
+    together = float(np.mean(np.all(drawn[:, 1:, :2] == drawn[:, :-1, :2], axis=2)))
+    half = float(stats.binomtest(int(mirrored.sum()), mirrored.size, 0.5).pvalue)
+    apart = [1.0 if math.isnan(p) else p for p in apart]
+    halves = surprise(half)
+    for number in range(1, EPOCHS):
+        same = int(np.sum(by_image[0, :, 2] == by_image[number, :, 2]))
+        halves = max(halves, surprise(stats.binomtest(same, len(wholes), 0.5).pvalue))
+    return [
+        *checks,
+        Check("augmented epochs are shuffled", unmixed, 0.0, "Data"),
+        Check("squares are cut out anywhere", surprise(min(apart)), SURPRISE, "Data"),
+        Check("each image has a square of its own", max(equal, together), 0.25, "Data"),
+        Check("half of the images are mirrored", halves, SURPRISE, "Data"),
+    ]
+
+
+def _find(image: np.ndarray, numbers: list[int], wholes: list[np.ndarray]) -> tuple[int, int, int, int] | None:
+    """(number, down, right, mirrored) of the whole image of which this one is a part; None if it is of none."""
+    side, coarse = image.shape[1], np.s_[::16, ::16]
+    for number in numbers:
+        windows = np.lib.stride_tricks.sliding_window_view(wholes[number][0], (side, side))[:, :, ::16, ::16]
+        for mirrored in (0, 1):
+            one = image[:, :, ::-1] if mirrored else image
+            error = np.abs(windows - one[0][coarse]).max(axis=(2, 3))
+            down, right = (int(place) for place in np.unravel_index(np.argmin(error), error.shape))
+            part = wholes[number][:, down : down + side, right : right + side]
+            if part.shape == one.shape and np.abs(part - one).max() < CUT:
+                return number, down, right, mirrored
+    return None
+
+
 def _unmixed(order: list[int]) -> float:
     """1 where an order keeps too much of the data's own.
 
     That is, examples near their places (as a small shuffle buffer leaves them), or neighbours together (whole batches).
     """
+    from scipy import stats
+
     if len(set(order)) < 2:
         return 1.0  # nothing of the data's own is in it, and nothing to correlate
-    places = np.array(order)
-    correlation = float(np.corrcoef(places, np.arange(len(places)))[0, 1]) * math.sqrt(len(places) - 1)
-    neighbours = float(np.mean(np.abs(np.diff(places)) == 1))
-    return float(not abs(correlation) < 5 or neighbours > 0.05)  # 5 deviations: one in two million; NaN is not <
+    places, steps = np.array(order), len(order) - 1
+    correlation = float(np.corrcoef(places, np.arange(len(places)))[0, 1]) * math.sqrt(steps)
+    neighbours = int(np.sum(np.abs(np.diff(places)) == 1))  # of any two, one pair in N / 2 by chance
+    together = stats.binomtest(neighbours, steps, min(1.0, 2 / len(order)), alternative="greater").pvalue
+    return float(not abs(correlation) < 5 or surprise(together) > SURPRISE)  # 5 deviations: one in two million

@@ -40,12 +40,12 @@ class Session(object):
 
     # -- the version ---------------------------------------------------------------------------------------------------
 
-    def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True):
+    def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True, files=False):
         """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none). `trains` says
-        whether it is to be trained, `labels` whether its data have any.
+        whether it is to be trained, `labels` whether its data have any, `files` whether they are image files.
         """
         self.layouts = Layouts(self.layout, layers, names)
-        self.trains, self.labels = trains, labels
+        self.trains, self.labels, self.files = trains, labels, files
         self.dtype = np.dtype(dtype)
         self.state, self.prepared = State(), []
         self.adapter.set_dtype(dtype)
@@ -98,6 +98,7 @@ class Session(object):
         version that does not train, layers and logits in evaluation mode.
         """
         inputs, labels = self._batch(tensors.load(batch))
+        before = self._kept()
         seen, logits = self._seen(inputs, self.trains)
         arrays = {"logits": self.adapter.to_numpy(logits)}
         for layer, (received, result) in seen.items():
@@ -105,7 +106,9 @@ class Session(object):
             arrays["output/" + layer] = self.layouts.activation_to_canonical(layer, result, False)
         gradients = {}
         if self.trains:
+            self._restore(before)
             loss, gradients = self.adapter.gradients(self.version, self.state, inputs, labels)
+            self._restore(before)
             arrays["loss"] = np.asarray(self.adapter.to_numpy(loss))
         gradients = self.layouts.to_canonical({name: array for name, array in gradients.items() if array is not None})
         arrays.update({"gradient/" + name: gradient for name, gradient in gradients.items()})
@@ -115,7 +118,9 @@ class Session(object):
     def activations(self, batch, out, layers, training):
         """Write the inputs of the given layers in training or evaluation mode, dropout as it is."""
         inputs, _ = self._batch(tensors.load(batch))
+        before = self._kept()
         seen, _ = self._seen(inputs, training)
+        self._restore(before)
         arrays = {
             "input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True)
             for name in layers
@@ -130,9 +135,9 @@ class Session(object):
         tensors.save(out, {"logits": self.adapter.to_numpy(self.adapter.forward(self.state, inputs, False))})
         return {}
 
-    def evaluate(self, batch):
-        """Answer what the version's own `evaluate` says of these examples."""
-        inputs, labels = self._batch(tensors.load(batch))
+    def evaluate(self, batch=None):
+        """Answer what the version's own `evaluate` says of these examples; without any, of its test data."""
+        inputs, labels = self._batch(tensors.load(batch)) if batch is not None else self.version.load_data()[1]
         return {"metric": float(self.adapter.evaluate(self.version, self.state, inputs, labels))}
 
     # -- training ------------------------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ class Session(object):
         for epoch in range(epochs):
             pairs = [
                 (np.array(self.adapter.to_numpy(x)), np.array(self.adapter.to_numpy(y)))
-                for x, y in self.version.batches(inputs, labels, shuffle=shuffle)
+                for x, y in self._batches(inputs, labels, shuffle)
             ]
             arrays["sizes/%d" % epoch] = np.array([len(y) for _, y in pairs], np.int64)
             joined = np.concatenate([x for x, _ in pairs])
@@ -201,7 +206,7 @@ class Session(object):
             self.prepared = [(inputs, None) for inputs in self.version.batches(few)]
             return {"batch_size": wanted, "batches": len(self.prepared)}
         (inputs, labels), _ = self.version.load_data()
-        full = (pair for pair in self.version.batches(inputs, labels, shuffle=True) if len(pair[1]) == wanted)
+        full = (pair for pair in self._batches(inputs, labels, True) if len(pair[1]) == wanted)
         self.prepared = list(islice(full, count))
         if not self.prepared:
             raise ValueError("Expected at least one batch of %d examples. Received: none" % wanted)
@@ -228,7 +233,7 @@ class Session(object):
         (train_inputs, train_labels), (test_inputs, test_labels) = self.version.load_data()
         losses, start = [], time.perf_counter()
         for epoch in range(self.version.EPOCHS):
-            for inputs, labels in self.version.batches(train_inputs, train_labels, shuffle=True):
+            for inputs, labels in self._batches(train_inputs, train_labels, True):
                 loss = self.adapter.train_step(self.version, self.state, inputs, labels)
             self.adapter.synchronize(self.state, loss)
             losses.append(float(self.adapter.to_numpy(loss)))
@@ -260,6 +265,10 @@ class Session(object):
 
     # -- inside --------------------------------------------------------------------------------------------------------
 
+    def _batches(self, inputs, labels, training):
+        """The version's own loader: image files are augmented in training, all else is shuffled and no more."""
+        return self.version.batches(inputs, labels, **{"training" if self.files else "shuffle": training})
+
     @staticmethod
     def _predict(version, state, inputs, labels):
         return version.predict(state.model, inputs)
@@ -290,6 +299,15 @@ class Session(object):
 
     def _parameters(self):
         return self.layouts.to_canonical(self.adapter.parameters(self.state.model))
+
+    def _kept(self):
+        """The parameters, if some are statistics that a forward pass in training mode changes; else None."""
+        kept = any(spec["role"] == "statistic" for spec in self.layouts.specs.values())
+        return {name: np.array(array) for name, array in self._parameters().items()} if kept else None
+
+    def _restore(self, parameters):
+        if parameters is not None:
+            self._set_parameters(parameters)
 
     def _native(self, arrays):
         """Canonical parameters or gradients under the framework's names, in its layout and in the run's precision."""
