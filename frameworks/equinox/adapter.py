@@ -4,6 +4,11 @@ bias is (out, 1, 1).
 A model is a tree that never changes, and takes one example and, where it draws anything, a key: without a key it is
 asked for in evaluation mode only. Keys stand for a global seed: a version makes its own from SEED, and the adapter
 hands them from step to step as the version's `main` does.
+
+Where a model has batch norm, its running statistics are in a state apart. `build_model` then returns both: a pair
+(model, state), or, for inference only, the model bound to its state. The pair's parts are two arguments of `loss_fn`,
+which returns (loss, state), of `train_step`, which returns model, state and the rest, and of `evaluate`. The axis of
+the batch is called "batch".
 """
 
 import inspect
@@ -39,7 +44,7 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer, state.slots = version.make_optimizer(state.model)
+    state.optimizer, state.slots = version.make_optimizer(_parts(state.model)[0])
     takes_key = "key" in inspect.signature(version.loss_fn).parameters
     state.key = jax.random.key(version.SEED) if takes_key else None
 
@@ -48,7 +53,7 @@ def layers(model):
     children = vars(model) if isinstance(model, eqx.Module) else dict(enumerate(model))
     found = {}
     for name, value in children.items():
-        if isinstance(value, eqx.Module):
+        if isinstance(value, eqx.Module) and callable(value):
             found[str(name)] = value
         if isinstance(value, (eqx.Module, list, tuple)):
             found.update({f"{name}.{inner}": layer for inner, layer in layers(value).items()})
@@ -56,11 +61,21 @@ def layers(model):
 
 
 def parameters(model):
-    return {name: _flat(name, value) for name, value in _named(eqx.filter(model, eqx.is_inexact_array)).items()}
+    model, *norms = _parts(model)
+    found = {name: _flat(name, value) for name, value in _named(eqx.filter(model, eqx.is_inexact_array)).items()}
+    for name, layer in _batch_norms(model).items():
+        mean, variance = norms[0].get(layer.batch_state_index)
+        found.update({f"{name}.running_mean": to_numpy(mean), f"{name}.running_var": to_numpy(variance)})
+    return found
 
 
 def set_parameters(model, arrays):
-    return eqx.combine(_filled(model, arrays), model)
+    alone, *norms = _parts(model)
+    norms = jax.tree.map(lambda value: value, norms)  # a copy: setting a value makes the state before it unusable
+    for name, layer in _batch_norms(alone).items():
+        both = arrays[f"{name}.running_mean"], arrays[f"{name}.running_var"]
+        norms = [norms[0].set(layer.batch_state_index, tuple(jax.numpy.asarray(array) for array in both))]
+    return _joined(model, eqx.combine(_filled(alone, arrays), alone), *norms)
 
 
 def forward(state, images, training):
@@ -71,37 +86,52 @@ def record(state, images, training):
     """Under `vmap` layers see tracers of one example: what is kept is what lies behind them, of the whole batch. A
     layer within a `scan` would see tracers of a compiled loop; without jit, the loop is one of Python.
     """
-    model = state.model if training else eqx.nn.inference_mode(state.model)
-    named, seen = layers(model), {}
+    model, *norms = _parts(state.model)
+    used = model if training else eqx.nn.inference_mode(model)
+    named, seen = layers(used), {}
 
-    def one(image, *key):
-        found, logits = recording.record(named, lambda: model(image, *key), lambda value: to_numpy(_whole(value)))
+    def one(image, norms, *key):
+        found, result = recording.record(
+            named, lambda: used(image, *norms, *key), lambda value: to_numpy(_whole(value))
+        )
         seen.update(found)
-        return logits
+        return (result[0], [result[1]]) if norms else (result, [])
 
+    keys = _keys(state, len(images)) if training else []
     with jax.disable_jit():
-        return seen, jax.vmap(one)(images, *(_keys(state, len(images)) if training else []))
+        mapped = jax.vmap(one, (0, None, *(0 for _ in keys)), (0, None), axis_name="batch")
+        logits, norms = mapped(images, norms, *keys)
+    if training:
+        state.model = _joined(state.model, model, *norms)
+    return seen, logits
 
 
 def gradients(version, state, images, labels):
-    loss, found = eqx.filter_value_and_grad(version.loss_fn)(state.model, images, labels, *_keys(state))
+    model, *norms = _parts(state.model)
+    differentiate = eqx.filter_value_and_grad(version.loss_fn, has_aux=bool(norms))
+    loss, found = differentiate(model, *norms, images, labels, *_keys(state))
+    if norms:
+        loss, norms[0] = loss
+        state.model = _joined(state.model, model, *norms)
     return loss, {name: _flat(name, value) for name, value in _named(found).items()}
 
 
 def train_step(version, state, images, labels):
+    model, *norms = _parts(state.model)
     key = [] if state.key is None else [state.key]
-    state.model, state.slots, *key, loss = version.train_step(
-        state.model, state.optimizer, state.slots, images, labels, *key
-    )
-    state.key = key[0] if key else None
+    model, *results, loss = version.train_step(model, *norms, state.optimizer, state.slots, images, labels, *key)
+    if key:
+        state.key = results.pop()
+    *norms, state.slots = results
+    state.model = _joined(state.model, model, *norms)
     return loss
 
 
 def apply_gradients(state, gradients):
-    found = _filled(state.model, gradients)
-    trained = eqx.filter(state.model, eqx.is_inexact_array)
+    model, *norms = _parts(state.model)
+    found, trained = _filled(model, gradients), eqx.filter(model, eqx.is_inexact_array)
     updates, state.slots = state.optimizer.update(found, state.slots, trained)
-    state.model = eqx.apply_updates(state.model, updates)
+    state.model = _joined(state.model, eqx.apply_updates(model, updates), *norms)
 
 
 def optimizer_state(state):
@@ -116,11 +146,31 @@ def optimizer_state(state):
 
 
 def evaluate(version, state, images, labels):
-    return version.evaluate(state.model, images, labels)
+    return version.evaluate(*_parts(state.model), images, labels)
 
 
 def synchronize(state, value=None):
-    jax.block_until_ready((value, eqx.filter((state.model, state.slots), eqx.is_array)))
+    slots = getattr(state, "slots", None)  # a model that is not trained has none
+    jax.block_until_ready((value, eqx.filter((state.model, slots), eqx.is_array)))
+
+
+def _parts(model):
+    """The model alone, and its state if it has one."""
+    if isinstance(model, eqx.Partial):
+        return model.func, model.keywords["state"]
+    return model if isinstance(model, tuple) else (model,)
+
+
+def _joined(like, model, *norms):
+    """A model and its state, if it has one, together as `like` has them."""
+    if isinstance(like, eqx.Partial):
+        return eqx.Partial(model, state=norms[0])
+    return (model, *norms) if norms else model
+
+
+def _batch_norms(model):
+    """Layers of batch norm by name."""
+    return {name: layer for name, layer in layers(model).items() if isinstance(layer, eqx.nn.BatchNorm)}
 
 
 def _keys(state, number=None):

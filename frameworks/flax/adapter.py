@@ -1,5 +1,5 @@
 """What the program knows of Flax NNX. A parameter's name is its path, `kernel` being `weight`; kernels are HWIO and
-(in, out).
+(in, out). The statistics of batch norm are variables of another type, `mean` being `running_mean`.
 
 There is no global seed: a version makes its own generators from SEED.
 """
@@ -10,6 +10,9 @@ import flax
 import jax
 import numpy as np
 from flax import nnx
+
+_KEPT = (nnx.Param, nnx.BatchStat)
+_NAMES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
 
 def describe():
@@ -47,11 +50,11 @@ def layers(model):
 
 
 def parameters(model):
-    return {_name(path): to_numpy(value[...]) for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    return {_name(path): to_numpy(value[...]) for path, value in nnx.to_flat_state(nnx.state(model, _KEPT))}
 
 
 def set_parameters(model, arrays):
-    nnx.update(model, _filled(model, arrays))
+    nnx.update(model, _filled(model, arrays, _KEPT))
 
 
 def forward(state, images, training):
@@ -88,17 +91,22 @@ def evaluate(version, state, images, labels):
 
 
 def synchronize(state, value=None):
-    jax.block_until_ready((value, nnx.state(state.model), nnx.state(state.optimizer)))
+    jax.block_until_ready((value, nnx.state((state.model, state.optimizer))))
 
 
 def _name(path):
     *layer, last = path
-    return ".".join([*map(str, layer), {"kernel": "weight", "embedding": "weight", "scale": "weight"}.get(last, last)])
+    return ".".join([*map(str, layer), _NAMES.get(last, last)])
 
 
-def _filled(model, arrays):
-    """The state of the model's parameters with the values of `arrays`, by name, each in the parameter's precision."""
-    return nnx.map_state(
-        lambda path, value: value.replace(jax.numpy.asarray(arrays[_name(path)], value.dtype)),
-        nnx.state(model, nnx.Param),
-    )
+def _filled(model, arrays, kinds=nnx.Param):
+    """The state of the model's parameters with the values of `arrays`, by name, each in the parameter's precision.
+
+    Batch norm makes its statistics in float32 whatever its `param_dtype`: they get that of `arrays`.
+    """
+
+    def fill(path, value):
+        dtype = None if isinstance(value, nnx.BatchStat) else value.dtype
+        return value.replace(jax.numpy.asarray(arrays[_name(path)], dtype))
+
+    return nnx.map_state(fill, nnx.state(model, kinds))
