@@ -24,7 +24,7 @@ def load_data():
 def preprocess(path):
     # Decodes PNGs too. The default of JPEGs is a faster, less accurate inverse DCT.
     photo = tf.io.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")  # (H, W, 3)
-    x = tf.image.convert_image_dtype(photo, tf.float32)  # 0–1
+    x = tf.cast(photo, tf.float32) / 255
     size = tf.shape(x)[:2] * RESIZE // tf.reduce_min(tf.shape(x)[:2])
     x = tf.image.resize(x, size, "bilinear", antialias=True)  # (256, …, 3)
     top, left = tf.unstack((size - SIZE) // 2)
