@@ -30,7 +30,7 @@ def preprocess(path):
     x = ops.image.resize(x, size, "bilinear", antialias=True)  # (256, …, 3)
     top, left = (size[0] - SIZE) // 2, (size[1] - SIZE) // 2
     x = x[top : top + SIZE, left : left + SIZE]  # (224, 224, 3)
-    return (ops.convert_to_numpy(x) - np.float32(MEAN)) / np.float32(DEVIATION)
+    return (ops.convert_to_numpy(x) - np.array(MEAN, "float32")) / np.array(DEVIATION, "float32")
 
 
 class Photos(keras.utils.PyDataset):
@@ -54,7 +54,7 @@ def batches(paths):
 def conv(filters, side, stride=1):
     if stride == 1 or side == 1:
         return layers.Conv2D(filters, side, stride, padding="same", use_bias=False)
-    # with a stride, "same" pads as the backend likes: on most, one more after than before
+    # with a stride, "same" pads one more after than before
     padding = layers.ZeroPadding2D(side // 2)
     return keras.Sequential([padding, layers.Conv2D(filters, side, stride, use_bias=False)])
 
@@ -112,11 +112,11 @@ def build_model():
 
 # %% Evaluation
 def predict(model, images):
-    return model.predict_on_batch(images)
+    return model.predict(images, verbose=0)  # of an array, or of all batches of a dataset
 
 
 def evaluate(model, paths):
-    return model.predict(batches(paths), verbose=0)  # (N, 2048)
+    return predict(model, batches(paths))  # (N, 2048)
 
 
 # %% Run
