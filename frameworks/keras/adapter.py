@@ -138,7 +138,8 @@ def evaluate(version, state, images, labels):
 
 def synchronize(state, value=None):
     if BACKEND == "jax":
-        jax.block_until_ready([variable.value for variable in state.model.variables + state.optimizer.variables])
+        moved = state.optimizer.variables if state.optimizer else []  # of a version that does not train, none
+        jax.block_until_ready([variable.value for variable in state.model.variables + moved])
     elif BACKEND == "tensorflow":
         tf.test.experimental.sync_devices()
     elif torch.accelerator.is_available():
