@@ -86,5 +86,5 @@ def evaluate(version, state, images, labels):
 
 
 def synchronize(state, value=None):
-    mx.eval(value, state.model.state, state.optimizer.state)
+    mx.eval(value, state.model.state, state.optimizer.state if state.optimizer else [])
     mx.synchronize()
