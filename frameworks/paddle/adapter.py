@@ -46,8 +46,8 @@ def layers(model):
 
 
 def parameters(model):
-    """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's. The running statistics of batch
-    norm are among them: parameters that are not trained.
+    """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's. The running statistics of
+    batch norm are among them: parameters that are not trained.
     """
     return {_renamed(name, STATISTICS): to_numpy(value) for name, value in model.named_parameters()}
 

@@ -34,7 +34,8 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return value.numpy() if isinstance(value, Tensor) else np.array(value)
+    """Realized itself, or whatever is computed from it later would compute it again."""
+    return value.realize().numpy() if isinstance(value, Tensor) else np.array(value)
 
 
 def make_optimizer(version, state):
