@@ -35,6 +35,7 @@ def to_numpy(value):
 def make_optimizer(version, state):
     state.optimizer = version.make_optimizer(state.model)
     state.step = version.train_step(state.model, state.optimizer)
+    state.version, state.linear_step = version, None
 
 
 def layers(model):
@@ -65,19 +66,32 @@ def train_step(version, state, images, labels):
 
 
 def apply_gradients(state, gradients):
+    """Clipping is a line of the version's train step: one that clips gets a loss that has these gradients, which it
+    takes for its inputs.
+    """
     given = tree_unflatten([(name, to_native(array)) for name, array in gradients.items()])
+    if hasattr(state.version, "CLIP_NORM"):
+        original, state.version.loss_fn = state.version.loss_fn, _linear
+        try:
+            state.linear_step = state.linear_step or state.version.train_step(state.model, state.optimizer)
+            state.linear_step(given, mx.array(0))
+        finally:
+            state.version.loss_fn = original
+        return
     state.optimizer.update(state.model, given)
     mx.eval(state.model.state, state.optimizer.state)
 
 
 def optimizer_state(state):
-    adam = isinstance(state.optimizer, mlx.optimizers.Adam)
-    slots = {"m": "m", "v": "v"} if adam else {"v": "velocity"}
+    """Of one optimizer, or of each of several that share the parameters."""
     found = {}
-    for path, value in tree_flatten(state.optimizer.state):
-        name, _, slot = path.rpartition(".")
-        if slot in slots:
-            found[slots[slot] + "/" + name] = to_numpy(value)
+    for optimizer in getattr(state.optimizer, "optimizers", [state.optimizer]):
+        adam = isinstance(optimizer, mlx.optimizers.Adam)
+        slots = {"m": "m", "v": "v"} if adam else {"v": "velocity"}
+        for path, value in tree_flatten(optimizer.state):
+            name, _, slot = path.rpartition(".")
+            if slot in slots:
+                found[slots[slot] + "/" + name] = to_numpy(value)
     return found
 
 
@@ -86,5 +100,10 @@ def evaluate(version, state, images, labels):
 
 
 def synchronize(state, value=None):
-    mx.eval(value, state.model.state, state.optimizer.state)
+    mx.eval(value, state.model.state, state.optimizer.state if state.optimizer else [])
     mx.synchronize()
+
+
+def _linear(model, given, labels):
+    parameters = dict(tree_flatten(model.trainable_parameters()))
+    return sum((parameters[name] * value).sum() for name, value in tree_flatten(given))

@@ -8,6 +8,9 @@ import os
 import numpy as np
 import paddle
 
+STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}  # Paddle's last part of a name: the texts'
+OWN_STATISTICS = {ours: own for own, ours in STATISTICS.items()}
+
 
 def describe():
     device = paddle.device.get_device()
@@ -43,12 +46,14 @@ def layers(model):
 
 
 def parameters(model):
-    """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's."""
-    return {name: to_numpy(value) for name, value in model.named_parameters()}
+    """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's. The running statistics of
+    batch norm are among them: parameters that are not trained.
+    """
+    return {_renamed(name, STATISTICS): to_numpy(value) for name, value in model.named_parameters()}
 
 
 def set_parameters(model, arrays):
-    model.set_state_dict(arrays)
+    model.set_state_dict({_renamed(name, OWN_STATISTICS): array for name, array in arrays.items()})
 
 
 def forward(state, images, training):
@@ -78,7 +83,8 @@ def train_step(version, state, images, labels):
 
 def apply_gradients(state, gradients):
     for name, value in state.model.named_parameters():
-        value.grad = paddle.to_tensor(gradients[name])
+        if name in gradients:  # statistics have none
+            value.grad = paddle.to_tensor(gradients[name])
     state.optimizer.step()
     for schedule in state.stepped[1:]:
         schedule.step()
@@ -103,6 +109,11 @@ def evaluate(version, state, images, labels):
 def synchronize(state, value=None):
     if paddle.device.is_compiled_with_cuda():
         paddle.device.synchronize()
+
+
+def _renamed(name, names):
+    layer, _, last = name.rpartition(".")
+    return f"{layer}.{names[last]}" if last in names else name
 
 
 def _forget_gradients(model):

@@ -34,23 +34,34 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return value.numpy() if isinstance(value, Tensor) else np.array(value)
+    """Realized itself, or whatever is computed from it later would compute it again."""
+    return value.realize().numpy() if isinstance(value, Tensor) else np.array(value)
 
 
 def make_optimizer(version, state):
     state.optimizer = version.make_optimizer(state.model)
 
 
-def layers(model):
-    return {name: value for name, value in vars(model).items() if callable(value)}
+def layers(model, prefix=""):
+    """Whatever has tensors and can be called, by its place in the model; tinygrad knows no modules."""
+    found = {}
+    entries = enumerate(model) if isinstance(model, (list, tuple)) else vars(model).items()
+    for key, value in entries:
+        if isinstance(value, Tensor) or not nn.state.get_state_dict(value):
+            continue
+        if callable(value):
+            found[f"{prefix}{key}"] = value
+        found.update(layers(value, f"{prefix}{key}."))
+    return found
 
 
 def parameters(model):
-    return {name: to_numpy(value) for name, value in nn.state.get_state_dict(model).items()}
+    return {name: to_numpy(value) for name, value in _floating(model).items()}
 
 
 def set_parameters(model, arrays):
-    nn.state.load_state_dict(model, {name: Tensor(array) for name, array in arrays.items()}, verbose=False)
+    given = {name: Tensor(array) for name, array in arrays.items()}
+    nn.state.load_state_dict(model, {**nn.state.get_state_dict(model), **given}, verbose=False)  # counters stay
 
 
 def forward(state, images, training):
@@ -59,7 +70,7 @@ def forward(state, images, training):
 
 
 def gradients(version, state, images, labels):
-    named = nn.state.get_state_dict(state.model)
+    named = _floating(state.model)
     with Context(TRAINING=1):
         loss = version.loss_fn(state.model, images, labels).backward()
         Tensor.realize(loss, *(value.grad for value in named.values() if value.grad is not None))
@@ -76,8 +87,9 @@ def train_step(version, state, images, labels):
 
 
 def apply_gradients(state, gradients):
-    for name, value in nn.state.get_state_dict(state.model).items():
-        value.grad = Tensor(gradients[name]).realize()
+    for name, value in _floating(state.model).items():
+        if name in gradients:  # statistics of batch norm have none
+            value.grad = Tensor(gradients[name]).realize()
     with Context(TRAINING=1):
         state.optimizer.step()
     state.optimizer.zero_grad()
@@ -92,6 +104,11 @@ def optimizer_state(state):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, to_numpy(images), to_numpy(labels))  # its loader takes NumPy arrays
+
+
+def _floating(model):
+    """Parameters and statistics, without the counters of batch norm."""
+    return {name: value for name, value in nn.state.get_state_dict(model).items() if value.is_floating_point()}
 
 
 def synchronize(state, value=None):
