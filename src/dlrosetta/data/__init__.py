@@ -6,12 +6,12 @@ ships with the package stands in, and `where` says which. `ROSETTA_DATA` names t
 place always gives the sample.
 """
 
-from dlrosetta.data.chestxray import chestxray, chestxray_classes, chestxray_sample
 from dlrosetta.data.cifar import cifar10, cifar10_sample
 from dlrosetta.data.errors import DataError
 from dlrosetta.data.photos import photos, photos_sample
 from dlrosetta.data.reviews import imdb, imdb_bytes, imdb_bytes_sample, imdb_sample
 from dlrosetta.data.sources import data_dir, fetch, where
+from dlrosetta.data.xrays import chestxray, chestxray_classes, chestxray_sample
 
 # By the name that text.toml gives in `data`: readers of the packaged sample, for proofs.
 SAMPLES = {

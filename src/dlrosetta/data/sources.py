@@ -37,7 +37,7 @@ SOURCES = {
     ),
     # 42 GB in twelve archives behind a page that asks to be read: nothing that a program should fetch unasked.
     "chestxray": _Source(
-        "chestxray",
+        "xrays",
         "chestxray",
         "chest X-rays",
         None,

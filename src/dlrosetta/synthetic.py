@@ -1,6 +1,6 @@
 """Makes synthetic X-rays: images with spots whose places are their findings, in the layout of ChestX-ray14.
 
-`python -m dlrosetta.data.synthetic FOLDER --train N --test N --side PIXELS` writes a set of any size; the sample that
+`python -m dlrosetta.synthetic FOLDER --train N --test N --side PIXELS` writes a set of any size; the sample that
 ships with the package is made so. They are no X-rays, and nothing learnt from them is worth anything.
 """
 
@@ -17,7 +17,7 @@ FINDINGS = (
 )  # fmt: skip
 
 
-def image(findings, side, random):
+def image(findings: np.ndarray, side: int, random: np.random.RandomState) -> np.ndarray:
     """Gray pixels (side, side), uint8: two dark lungs, a bright spine, and a spot at the place of each finding."""
     y, x = np.mgrid[0:side, 0:side] / side
     field = 150.0 - 90 * sum(np.exp(-((((x - c) / 0.13) ** 2 + ((y - 0.5) / 0.3) ** 2) ** 2)) for c in (0.28, 0.72))
@@ -30,20 +30,20 @@ def image(findings, side, random):
     return np.clip(field, 0, 255).astype(np.uint8)
 
 
-def write(folder, train, test, side, seed=0):
+def write(folder: Path, train: int, test: int, side: int, seed: int = 0) -> None:
     """Write a table and images; each finding is there in three of ten images, and both ways in every part."""
     from PIL import Image
 
     random = np.random.RandomState(seed)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    rows = []
+    rows: list[tuple[str, str, int, str]] = []
     for part, count in (("train", train), ("test", test)):
         truth = random.uniform(size=(count, len(FINDINGS))) < 0.3
         truth[0], truth[1] = True, False
         for findings in truth:
-            name = "%08d_000.png" % len(rows)
+            name = f"{len(rows):08d}_000.png"
             Image.fromarray(image(findings, side, random)).save(folder / "images" / name, optimize=True)
-            named = "|".join(f for f, there in zip(FINDINGS, findings) if there) or "No Finding"  # noqa: B905
+            named = "|".join(f for f, there in zip(FINDINGS, findings, strict=True) if there) or "No Finding"
             rows.append((name, named, len(rows), part))
     with open(str(folder / "Data_Entry_2017.csv"), "w", newline="") as lines:
         writer = csv.writer(lines, lineterminator="\n")
