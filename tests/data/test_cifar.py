@@ -63,7 +63,7 @@ def test_a_damaged_copy_is_an_error(monkeypatch, tmp_path):
 
 
 def test_an_unknown_set_is_named():
-    with pytest.raises(data.DataError, match="expected a data set: cifar10"):
+    with pytest.raises(data.DataError, match="expected a data set: chestxray, cifar10"):
         data.where("cifar11")
 
 
