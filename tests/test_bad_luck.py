@@ -247,7 +247,9 @@ def test_a_data_set_that_nobody_knows(place, command):
     place.edit(place.stone / TEXT / "text.toml", ('data = "cifar10"', 'data = "cifar11"'))
     done = place.call(*command, ROSETTA_DATA=place.folder)
     assert done.returncode == 1
-    assert re.match(r"Error: [Ee]xpected a data set.*: chestxray, cifar10, imdb.*\. Received: 'cifar11'", done.stderr), done.stderr
+    assert re.match(
+        r"Error: [Ee]xpected a data set.*: chestxray, cifar10, imdb.*\. Received: 'cifar11'", done.stderr
+    ), done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -180,13 +180,13 @@ def augmented_batches(wholes: list[np.ndarray], labels: np.ndarray, received: di
     down, right, mirrored = (drawn[:, :, axis].ravel() for axis in range(3))
     uniform = stats.randint(0, free + 1)
     apart = [float(stats.kstest(values, uniform.cdf).pvalue) for values in (down, right)]
-    apart += [float(stats.spearmanr(a, b).pvalue) for a, b in ((down, right), (down, mirrored), (right, mirrored))]
+    varied = [(a, b) for a, b in ((down, right), (down, mirrored), (right, mirrored)) if np.ptp(a) and np.ptp(b)]
+    apart += [float(stats.spearmanr(a, b).pvalue) for a, b in varied]  # one that never changes has no correlation
     # The same image in two epochs, and two images of one epoch: what is drawn once for all is equal too often.
     by_image = np.array([epoch[np.argsort(order)] for epoch, order in zip(drawn, orders, strict=True)])
     equal = float(np.mean([np.all(by_image[0, :, :2] == by_image[1, :, :2], axis=1)]))
     together = float(np.mean(np.all(drawn[:, 1:, :2] == drawn[:, :-1, :2], axis=2)))
     half = float(stats.binomtest(int(mirrored.sum()), mirrored.size, 0.5).pvalue)
-    apart = [1.0 if math.isnan(p) else p for p in apart]
     halves = surprise(half)
     for number in range(1, EPOCHS):
         same = int(np.sum(by_image[0, :, 2] == by_image[number, :, 2]))
