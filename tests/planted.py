@@ -23,6 +23,17 @@ from dlrosetta import environments, frameworks, scaffold
 ROSETTA = Path(sys.executable).with_name("rosetta")
 TEXT = "mine"
 
+DENSE = """
+class Dense:
+    def __init__(self, inputs, outputs):
+        bound = np.sqrt(6 / (inputs + outputs))
+        self.weight = np.random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
+        self.bias = np.zeros(outputs, np.float32)
+
+    def __call__(self, x):
+        return x @ self.weight.T + self.bias
+"""
+
 # What a contributor would write for the scaffolded text in a framework that is nothing but numpy.
 SOLUTION = {
     "describe": 'import numpy as np\n\n\ndef describe():\n    return {"version": "1", "device": "cpu", "threads": 1}',
@@ -56,16 +67,8 @@ SOLUTION = {
     "adapter evaluate": (
         "def evaluate(version, state, images, labels):\n    return version.evaluate(state.model, images, labels)"
     ),
-    "build_model": """
-class Dense:
-    def __init__(self, inputs, outputs):
-        bound = np.sqrt(6 / (inputs + outputs))
-        self.weight = np.random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
-        self.bias = np.zeros(outputs, np.float32)
-
-    def __call__(self, x):
-        return x @ self.weight.T + self.bias
-
+    "build_model": DENSE
+    + """
 
 class Model:
     def __init__(self):

@@ -1,5 +1,7 @@
 """A text that does not train, and its version in nothing but numpy: what one small layer sees in photos."""
 
+import planted
+
 from dlrosetta import golden, texts
 
 TOML = """
@@ -86,14 +88,7 @@ def batches(paths):
 
 
 # %% Model
-class Dense:
-    def __init__(self, inputs, outputs):
-        bound = np.sqrt(6 / (inputs + outputs))
-        self.weight = np.random.uniform(-bound, bound, (outputs, inputs)).astype(np.float32)
-        self.bias = np.zeros(outputs, np.float32)
-
-    def __call__(self, x):
-        return x @ self.weight.T + self.bias
+DENSE
 
 
 class Model:
@@ -146,4 +141,4 @@ def write(stone):
 
 def write_version(stone, slug):
     """Write the version of a framework that is nothing but numpy (planted.SOLUTION's adapter)."""
-    (stone / "seen" / f"seen_{slug}.py").write_text(VERSION, encoding="utf-8")
+    (stone / "seen" / f"seen_{slug}.py").write_text(VERSION.replace("DENSE", planted.DENSE.strip()), encoding="utf-8")

@@ -53,7 +53,9 @@ def test_that_test_would_notice():
 
 @functools.cache
 def python36():
-    """A real CPython 3.6, or None: from pyenv or the PATH, as `interpreters` would find it, but never downloaded."""
+    """A real CPython 3.6, which CNTK's cells need as well, or None: from pyenv or the PATH, as `interpreters` would
+    find it, but never downloaded.
+    """
     root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     on_path = [Path(folder) / "python3.6" for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
     for candidate in (*sorted((root / "versions").glob("3.6.*/bin/python"), reverse=True), *on_path):
@@ -102,8 +104,7 @@ def test_it_imports_nothing_but_the_standard_library_numpy_and_itself(path):
 
 def test_the_pipe_works_on_a_real_3_6(tmp_path):
     """Without numpy, which few have for it: the worker's end of the pipe alone."""
-    if not python36():
-        pytest.skip("there is no Python 3.6 here")
+    assert python36(), "expected CPython 3.6 on the PATH or in pyenv, as for CNTK"
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1]); from protocol import Channel\n"
         "channel = Channel(int(sys.argv[2]), int(sys.argv[3]))\n"
@@ -125,8 +126,7 @@ def test_the_pipe_works_on_a_real_3_6(tmp_path):
 @pytest.mark.frameworks
 def test_a_version_is_proven_on_a_real_3_6(place):
     """The worker, the data and the version in numpy of that time."""
-    if not python36():
-        pytest.skip("there is no Python 3.6 here")
+    assert python36(), "expected CPython 3.6 on the PATH or in pyenv, as for CNTK"
     python = 'python = "{}.{}"'.format(*sys.version_info[:2])
     place.plant("old", toml=[(python, 'python = "3.6"')], environment=False)
     (place.frameworks / "old" / "requirements.lock").write_text("numpy==1.19.5\n", encoding="utf-8")

@@ -26,11 +26,10 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file
 
-from dlrosetta import intervals, machine, weights
+from dlrosetta import intervals, machine, paths, weights
 from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
-from dlrosetta.paths import results_dir
 from dlrosetta.proof import run
 from dlrosetta.texts import Text
 
@@ -202,15 +201,10 @@ def data_name(text: Text) -> str:
 def save(document: dict[str, Any]) -> Path:
     """Write a result, beside and renamed, into the user's folder of results."""
     stamp = document["date"].replace(":", "").replace("+0000", "Z")
-    path = results_dir() / f"{document['text']}-{document['profile']}-{stamp}-{os.getpid()}.json"
-    beside = path.with_name(f".{path.name}.tmp")
+    path = paths.results_dir() / f"{document['text']}-{document['profile']}-{stamp}-{os.getpid()}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        paths.write(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise RosettaError(
             f"{path}: the result could not be written: {error.strerror}", "set ROSETTA_RESULTS to a folder with room"

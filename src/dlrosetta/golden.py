@@ -10,13 +10,12 @@ times over.
 from __future__ import annotations
 
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from dlrosetta import draws, reference
+from dlrosetta import draws, paths, reference
 from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text
 
@@ -124,13 +123,8 @@ def save(golden: Golden, path: Path) -> None:
         metric=np.array(golden.metric),
         labels=golden.labels.astype(np.int64),
     )
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            beside.write_bytes(buffer.getvalue())
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        paths.write(path, buffer.getvalue())
     except OSError as error:
         raise RosettaError(
             f"{path}: the golden could not be written: {error.strerror}.",

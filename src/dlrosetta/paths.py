@@ -12,6 +12,16 @@ from pathlib import Path
 PACKAGE = Path(__file__).resolve().parent
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a file beside and rename it, so that `path` is whole or not there. Raises OSError."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
 def _shipped(name: str) -> Path:
     inside = PACKAGE / "_shipped" / name
     return inside if inside.is_dir() else PACKAGE.parents[1] / name

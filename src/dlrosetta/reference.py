@@ -189,16 +189,12 @@ def photo_names() -> list[str]:
 
 def _photos(text: Text, dtype: Any) -> Arrays:
     """The packaged photos after preprocessing, and what the model in full size makes of them."""
-    from PIL import Image
-
     from dlrosetta import data
 
-    module = load(text, text.hyperparameters)
     parameters = {name: array.astype(dtype) for name, array in draws.initial_parameters(text, full=True).items()}
-    pixels = [np.asarray(Image.open(path).convert("RGB")).astype(dtype) for path in data.photos_sample()]
-    images = [module.preprocess(photo) for photo in pixels]
-    results = {f"photo/{name}": image for name, image in zip(photo_names(), images, strict=True)}
-    return {**results, "features": module.forward(parameters, np.stack(images))}
+    prepared = images(text, data.photos_sample(), dtype)
+    results = {f"photo/{name}": image for name, image in zip(photo_names(), prepared, strict=True)}
+    return {**results, "features": load(text, text.hyperparameters).forward(parameters, np.stack(prepared))}
 
 
 def images(text: Text, paths: list[Any], dtype: Any, constants: dict[str, Any] | None = None) -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dlrosetta import draws
+from dlrosetta import draws, paths
 from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text
 
@@ -94,16 +94,10 @@ def converted(text: Text, published: dict[str, np.ndarray]) -> dict[str, np.ndar
 
 
 def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
-    """Write beside and rename."""
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        try:
-            save_file(arrays, beside)
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        paths.write(path, save(arrays))
     except OSError as error:
         raise RosettaError(
             f"{path}: the weights could not be written: {error.strerror}", "set ROSETTA_DATA to a folder with room"

@@ -28,7 +28,7 @@ def layers():
             "weight": {"shape": [channels], "role": "vector", "initial": "ones"},
             # Drawn wide in proofs. What follows norm0 hardly feels its scale unless its biases are large: a gradient by
             # its weights would be the small rest of large sums, and tell of their rounding alone.
-            "bias": {"shape": [channels], "role": "vector", "initial": "zeros", "bound": 0.5},
+            "bias": {"shape": [channels], "role": "vector", "initial": "zeros", "bound": 1.0},
             "running_mean": {"shape": [channels], "role": "statistic", "initial": "zeros"},
             "running_var": {"shape": [channels], "role": "statistic", "initial": "ones"},
         }

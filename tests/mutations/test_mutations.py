@@ -1,8 +1,8 @@
 """The prover is proven: each fault of the catalogue is planted in a copy of a version, and must be caught and located.
 
 One worker a framework and text serves all its faults, one after the other, in float32: that is what every framework can
-do, and it has the looser bounds. By default torch's catalogue of `cnn` is planted whole, of the others every eighth
-fault, of slow ones (which compile, or multiply at a snail's pace) every sixteenth, and of other texts than `cnn` only
+do, and it has the looser bounds. By default torch's catalogue of `cnn` is planted whole, of the others every fourth
+fault, of slow ones (which compile, or multiply at a snail's pace) every twelfth, and of other texts than `cnn` only
 in the frameworks that most people use; with `-m wide` the rest.
 """
 
@@ -13,14 +13,14 @@ import catalogue
 import pytest
 
 from dlrosetta import environments, frameworks, paths, texts
-from dlrosetta.proof import cell, run
+from dlrosetta.proof import asking, cell, run
 from dlrosetta.sections import section_of
 
 EDITS = catalogue.load()
 FAULTS = [edit for edit in EDITS if edit.section]
-WHOLE, EVERY = ("torch", "cnn"), 8
+WHOLE, EVERY = ("torch", "cnn"), 4
 USUAL = {"flax", "keras_tensorflow", "torch"}  # of other texts than `cnn`
-SLOW, SELDOM = {"cntk", "libtorch", "mlx", "tinygrad"}, 16
+SLOW, SELDOM = {"cntk", "libtorch", "mlx", "tinygrad"}, 12
 SAME = [edit for edit in EDITS if not edit.section]
 AS_IT_IS = [
     catalogue.Edit(slug, text, "as it is", ()) for slug, text in sorted({(one.framework, one.text) for one in EDITS})
@@ -42,7 +42,7 @@ class Prover:
             self.worker = run.start(framework, environments.ensure(framework), threads=1, proof=True)
             self.serves = slug, text.name
         if text.name not in self.given:
-            self.given[text.name] = cell.Given.of(text, run.goldens(text, KNOWN.values()), run.sample(text.data))
+            self.given[text.name] = asking.Given.of(text, run.goldens(text, KNOWN.values()), run.sample(text.data))
         version = run.version_of(text, framework)
         return list(cell.examine(self.worker, text, framework, version, self.given[text.name], dtypes, thorough))
 

@@ -14,21 +14,17 @@ from traceback import format_exc
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file, save
 
-from dlrosetta import draws, reference
-from dlrosetta.client import Worker, WorkerFailed, one_line, unwritable
+from dlrosetta import reference
+from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.frameworks import Framework
-from dlrosetta.golden import Golden
 from dlrosetta.proof import checks, modes, statistics
+from dlrosetta.proof.asking import Asker, Given
 from dlrosetta.proof.checks import Check, Judge
 from dlrosetta.sections import locate, section_of
 from dlrosetta.texts import Text
 
-PHOTOS_BATCH = 3
-FILES_BATCH = 5
-Set = tuple[np.ndarray, np.ndarray]
-Sets = tuple[Set, Set]
+PHOTOS_BATCH, FILES_BATCH = 3, 5  # of the packaged photos and X-rays: the last batch is a smaller one
 
 
 @dataclass
@@ -53,35 +49,6 @@ class Cell:
             "first_departure": self.first_departure,
             "reason": self.reason,
         }
-
-
-@dataclass(frozen=True)
-class Given:
-    """What every cell of a text is given, made once: full arrays from the seed, and the goldens by variant."""
-
-    goldens: dict[str | None, Golden]
-    parameters: dict[str, np.ndarray]
-    train: dict[str, np.ndarray]
-    evaluation: dict[str, np.ndarray]
-    gradients: dict[str, np.ndarray]
-    data: Sets
-
-    @classmethod
-    def of(cls, text: Text, goldens: dict[str | None, Golden], data: Sets) -> Given:
-        """`data` are the sets for training and for testing, each inputs and labels."""
-        return cls(
-            goldens,
-            draws.initial_parameters(text),
-            draws.training_batches(text),
-            reference.evaluation_batch(text, goldens[None].labels if text.trains else None),
-            reference.optimizer_gradients(text) if text.trains else {},
-            data,
-        )
-
-    def golden(self, text: Text, framework: Framework) -> Golden:
-        """What this framework is held against: the text's golden, or that of its variant."""
-        variant = text.variant_for(framework.slug)
-        return self.goldens[variant["name"] if variant else None]
 
 
 def examine(
@@ -259,8 +226,7 @@ def _photos(ask: Asker, text: Text, judge: Judge) -> Iterator[list[Check]]:
     ask.create_telling({"BATCH_SIZE": PHOTOS_BATCH})
     received = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
     names = reference.photo_names()
-    sizes = [min(PHOTOS_BATCH, len(names) - start) for start in range(0, len(names), PHOTOS_BATCH)]
-    yield [Check("batch sizes", float(received["sizes"].tolist() != sizes), 0.0, "Data")]
+    yield [statistics.batch_sizes(len(names), PHOTOS_BATCH, received["sizes"])]
     images = dict(zip(names, received["inputs"], strict=False))
     yield [judge.tensor(f"photo/{name}", images.get(name), "Data") for name in names]
     yield [judge.tensor("features", ask.arrays("features").get("features"), "Evaluation")]
@@ -277,9 +243,8 @@ def _files(ask: Asker, text: Text, judge: Judge, paths: list[Path], labels: np.n
         return
     yield statistics.initialisation(text.full_parameters, ask.arrays("parameters"))
     plain = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
-    sizes = [min(FILES_BATCH, len(labels) - start) for start in range(0, len(labels), FILES_BATCH)]
     yield [
-        Check("batch sizes", float(plain["sizes/0"].tolist() != sizes), 0.0, "Data"),
+        statistics.batch_sizes(len(labels), FILES_BATCH, plain["sizes/0"]),
         judge.tensor("train images", plain["inputs/0"], "Data"),
         Check("labels", float(not np.array_equal(plain["labels/0"], labels)), 0.0, "Data"),
     ]
@@ -303,106 +268,6 @@ def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains
     yield statistics.plain_batches(text.input, inputs, labels, size, plain)
     if trains:
         yield statistics.shuffled_batches(inputs, labels, ask.arrays("batches", shuffle=True, epochs=2, seed=1))
-
-
-class Asker:
-    """Requests with arrays in and out, as files in the worker's scratch folder, each written once."""
-
-    def __init__(self, worker: Worker, given: Given, text: Text):
-        self.worker, self.given, self.text = worker, given, text
-        train = given.train
-        self._contents = {
-            "parameters": given.parameters,
-            "loud parameters": reference.loud_parameters(text, given.parameters),
-            "flat": modes.flat(given.parameters, text),
-            "telling": reference.telling(text, given.parameters),
-            "batch": {key: array[0] for key, array in train.items()},
-            "first": {key: array[:1] for key, array in train.items()},
-            "rest": {key: array[1:] for key, array in train.items()},
-            "loud": draws.loud({key: array[0] for key, array in train.items()}, reference.LOUD),
-            "loud first": draws.loud({key: array[:1] for key, array in train.items()}, reference.LOUD),
-            "loud gradients": draws.loud(given.gradients, reference.LOUD_GRADIENT),
-            "quiet gradients": draws.loud(given.gradients, reference.QUIET_GRADIENT),
-            "same": {key: np.stack([array[0]] * 3) for key, array in train.items()},
-            "evaluation": given.evaluation,
-            "perturbed": modes.perturbed_batch(given.evaluation, text),
-            "gradients": given.gradients,
-        }
-        if text.trains and not text.files:
-            inputs, labels = given.data[1]
-            self._contents["test"] = {text.input: inputs, "labels": labels.astype(np.int64)}
-
-    def plain(self, op: str, **args: Any) -> dict[str, Any]:
-        return self.worker.ask(op, **args)
-
-    def open(self, version: Path, dtype: str, framework: Framework, trains: bool) -> dict[str, Any]:
-        """Ask for the version to be loaded; return its constants."""
-        return self.worker.ask(
-            "open",
-            version=str(version),
-            dtype=dtype,
-            layers=self.text.known_layers,
-            constants=list(self.text.hyperparameters),
-            names=self.text.names_for(framework.slug, framework.version),
-            trains=trains,
-            labels=self.text.trains,
-            files=self.text.files,
-        )["constants"]
-
-    def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:
-        """Ask for a new model of the proof's size, with `constants` of its own; without `parameters` it keeps what it
-        drew.
-        """
-        sizes = self.text.proof.get("constants", {})
-        return self.worker.ask(
-            "create",
-            seed=1,
-            constants={**sizes, **constants},
-            parameters=self.file(parameters) if parameters else None,
-        )
-
-    def create_full(self, constants: dict[str, Any]) -> dict[str, Any]:
-        """Ask for a new model of the text's own size, which keeps what it drew."""
-        return self.worker.ask("create", seed=1, constants=constants)
-
-    def create_telling(self, constants: dict[str, Any]) -> None:
-        """The same with given parameters, such that the metric tells inputs apart."""
-        path = Path(self.worker.path("full.safetensors"))
-        if not path.exists():
-            self._write("full", reference.telling(self.text, draws.initial_parameters(self.text, full=True)))
-        self.worker.ask("create", seed=1, constants=constants, parameters=str(path))
-
-    def evaluate(self, batch: str) -> float:
-        """What the version's own `evaluate` says of a given batch, or of its test data where it reads files."""
-        return float(self.plain("evaluate", batch=None if self.text.files else self.file(batch))["metric"])
-
-    def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
-        """Ask for arrays; arguments that name given contents are replaced by their files."""
-        out = Path(self.worker.path("out.safetensors"))
-        known: dict[str, Any] = {
-            key: self.file(value) if isinstance(value, str) and value in self._contents else value
-            for key, value in args.items()
-        }
-        self.worker.ask(op, out=str(out), **known)
-        try:
-            return load_file(out)
-        except Exception as error:
-            raise WorkerFailed(f"expected a safetensors file from '{op}', received {one_line(error)}") from error
-        finally:
-            out.unlink(missing_ok=True)
-
-    def file(self, name: str) -> str:
-        path = Path(self.worker.path(f"{name}.safetensors"))
-        return str(path) if path.exists() else self._write(name, self._contents[name])
-
-    def _write(self, name: str, arrays: dict[str, np.ndarray]) -> str:
-        path = Path(self.worker.path(f"{name}.safetensors"))
-        content = save({key: np.ascontiguousarray(array) for key, array in arrays.items()})
-        try:
-            path.write_bytes(content)
-        except OSError as error:
-            raise WorkerFailed(unwritable(path.parent, error)) from error
-        return str(path)
 
 
 def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: list[Check]) -> Cell:

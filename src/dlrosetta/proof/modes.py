@@ -19,7 +19,7 @@ from dlrosetta.proof.checks import Check
 from dlrosetta.texts import Text, sized
 
 if TYPE_CHECKING:
-    from dlrosetta.proof.cell import Asker
+    from dlrosetta.proof.asking import Asker
 
 SAME_LOSS = 1e-6  # two losses no further apart than this, relatively, come from one forward pass
 BATCH_LOSS = 1e-4  # nor do rounding and another order of sums make more of a loss than this

@@ -17,11 +17,11 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from dlrosetta import client, environments, golden
+from dlrosetta import client, environments, golden, paths
 from dlrosetta.errors import RosettaError, did_you_mean
 from dlrosetta.frameworks import Framework
-from dlrosetta.paths import PACKAGE, cache_dir
-from dlrosetta.proof.cell import Cell, Given, Sets, examine, failure
+from dlrosetta.proof.asking import Given, Sets
+from dlrosetta.proof.cell import Cell, examine, failure
 from dlrosetta.texts import Text
 
 DTYPES = ("float32", "float64")
@@ -158,7 +158,7 @@ def prover_hash() -> str:
     """Of everything in the program that can change a verdict."""
     digest = hashlib.sha256()
     for path in sorted(
-        [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in PACKAGE.glob(part)]
+        [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in paths.PACKAGE.glob(part)]
     ):
         if path.is_file() and path.suffix != ".pyc" and path.name != "cli.py":
             digest.update(path.read_bytes())
@@ -179,14 +179,9 @@ def version_hash(text: Text, framework: Framework) -> str:
 def _remember(text: Text, framework: Framework, cell: Cell) -> None:
     """Keep a verdict, written beside and renamed. A failure may be the machine's: it is kept for show only."""
     path = _remembered(text, framework, cell.dtype)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the proof
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            beside.write_text(json.dumps({"cell": cell.document(), "facts": cell.facts}), encoding="utf-8")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
+        paths.write(path, json.dumps({"cell": cell.document(), "facts": cell.facts}).encode())
 
 
 def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | None:
@@ -198,4 +193,4 @@ def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | Non
 
 
 def _remembered(text: Text, framework: Framework, dtype: str) -> Path:
-    return cache_dir() / "proofs" / f"{text.name}-{framework.slug}-{key(text, framework, dtype)[:24]}.json"
+    return paths.cache_dir() / "proofs" / f"{text.name}-{framework.slug}-{key(text, framework, dtype)[:24]}.json"
