@@ -1,7 +1,12 @@
 """Fixtures that every test may use."""
 
+import signal
+
 import planted
 import pytest
+
+# A shell starts what it puts in the background with Ctrl-C ignored, and every process below would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

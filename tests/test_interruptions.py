@@ -109,6 +109,37 @@ def test_a_proof(place, number, event, pattern, count):
     assert set(verdicts(place)) <= {"proven"}
 
 
+# A pool's thread is at work before `submit` has returned: who is interrupted in it never gets the future, while the
+# thread is about to start a worker that nobody knows of yet.
+LOST = """
+import subprocess, sys, time
+from concurrent.futures import ThreadPoolExecutor
+submit, start = ThreadPoolExecutor.submit, subprocess.Popen.__init__
+
+def interrupted(self, *arguments):
+    submit(self, *arguments)
+    time.sleep(0.2)
+    raise SystemExit(143)
+
+def slow(self, *arguments, **more):
+    time.sleep(1)
+    start(self, *arguments, **more)
+
+ThreadPoolExecutor.submit, subprocess.Popen.__init__ = interrupted, slow
+sys.argv[:] = ["rosetta", *sys.argv[1:]]
+from dlrosetta.cli import main
+main()
+"""
+
+
+def test_a_proof_in_the_midst_of_handing_out_work(place):
+    for slug in ("one", "two"):
+        place.plant(slug, waiting(place))
+    done = place.call(*PROVE, command=(sys.executable, "-c", LOST), timeout=60)
+    ended_well(place, TERM, done.returncode, done.stdout, done.stderr)
+    assert verdicts(place) == []
+
+
 @pytest.mark.parametrize(("number", "whom"), [(INT, "group"), (INT, "program"), (TERM, "program")])
 def test_a_proof_in_the_midst_of_a_computation(place, number, whom):
     place.plant("one", waiting(place))

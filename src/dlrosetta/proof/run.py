@@ -10,8 +10,9 @@ import contextlib
 import hashlib
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
 from threading import Event
@@ -48,8 +49,16 @@ def prove(
         pythons = interpreters(text, written)
     found: dict[tuple[str, str], Cell] = {}
     interrupted = Event()
+    busy: set[str] = set()
 
     def one(framework: Framework) -> list[Cell]:
+        busy.add(framework.slug)
+        try:
+            return [] if interrupted.is_set() else cells_of(framework)
+        finally:
+            busy.discard(framework.slug)
+
+    def cells_of(framework: Framework) -> list[Cell]:
         before = {dtype: key(text, framework, dtype) for dtype in dtypes}
         cells = _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)
         for cell in cells:
@@ -64,16 +73,15 @@ def prove(
                 missing = f"no version: expected {version_of(text, framework)}"
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
-    futures: list[Future[list[Cell]]] = []
     try:
-        futures.extend(pool.submit(one, framework) for framework in written)
+        futures = [pool.submit(one, framework) for framework in written]
         for future in as_completed(futures):
             for cell in future.result():
                 found[cell.framework, cell.dtype] = cell
                 on_cell(cell)
     except BaseException:
         interrupted.set()
-        _stop(pool, futures)
+        _stop(pool, busy)
         raise
     pool.shutdown()
     return [found[framework.slug, dtype] for framework in wanted for dtype in dtypes]
@@ -87,14 +95,18 @@ def interpreters(text: Text, frameworks: Iterable[Framework]) -> Pythons:
     return environments.ensure_all(one for one in frameworks if version_of(text, one).is_file())
 
 
-def _stop(pool: ThreadPoolExecutor, futures: list[Future[list[Cell]]]) -> None:
-    """End all workers, also those that threads are about to start, through further interruptions."""
+def _stop(pool: ThreadPoolExecutor, busy: set[str]) -> None:
+    """End all workers, also those that threads are about to start, through further interruptions.
+
+    `busy` are the cells at work. Futures would not tell: an interruption within `submit` loses one whose thread runs.
+    """
     done = False
     while not done:
         try:
             pool.shutdown(wait=False, cancel_futures=True)
             client.end_all()
-            done = not wait(futures, timeout=0.05).not_done
+            time.sleep(0.05)
+            done = not busy
         except (KeyboardInterrupt, SystemExit):
             continue  # who presses Ctrl-C twice wants it ended all the more
 
