@@ -167,9 +167,12 @@ def test_pressing_ctrl_c_again_and_again(place):
     for slug in ("one", "two"):
         place.plant(slug, waiting(place))
     process = begun(place, *PROVE)
-    while process.poll() is None:
+    deadline = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < deadline:
         process.send_signal(INT)
         time.sleep(0.005)
+    if process.poll() is None:
+        process.kill()
     process.communicate()
     assert process.returncode in (130, -INT)
     gone(place)

@@ -10,12 +10,13 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import time
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from functools import cache
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import Any
 
 from dlrosetta import client, environments, golden, paths
@@ -74,9 +75,11 @@ def prove(
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
-        futures = [pool.submit(one, framework) for framework in written]
-        for future in as_completed(futures):
-            for cell in future.result():
+        waiting = {pool.submit(one, framework) for framework in written}
+        while waiting:
+            # By the second: a signal that comes just before Python waits for a lock is not heard before the wait ends.
+            done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
+            for cell in [cell for future in done for cell in future.result()]:
                 found[cell.framework, cell.dtype] = cell
                 on_cell(cell)
     except BaseException:
@@ -100,15 +103,31 @@ def _stop(pool: ThreadPoolExecutor, busy: set[str]) -> None:
 
     `busy` are the cells at work. Futures would not tell: an interruption within `submit` loses one whose thread runs.
     """
-    done = False
-    while not done:
+    while True:
         try:
-            pool.shutdown(wait=False, cancel_futures=True)
-            client.end_all()
-            time.sleep(0.05)
-            done = not busy
+            with _deaf():
+                pool.shutdown(wait=False, cancel_futures=True)
+                client.end_all()
+                while busy:
+                    time.sleep(0.05)
+                    client.end_all()
+                return
         except (KeyboardInterrupt, SystemExit):
             continue  # who presses Ctrl-C twice wants it ended all the more
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Hear neither Ctrl-C nor SIGTERM: under a held Ctrl-C, what takes longer than a key's repeat would never end."""
+    if current_thread() is not main_thread():  # only that one is ever interrupted
+        yield
+        return
+    heard = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def _prove_one(
