@@ -76,6 +76,11 @@ def passed(tmp_path_factory, template):
     both = ("--frameworks", "diverges,fails,tiny", "--json")
     proof = place.call("prove", TEXT, *both)
     comparison = place.call("compare", TEXT, *both, "--budget", "1", "--profile", "full")
+    place.edit(place.stone / TEXT / "text.toml", ("unit =", "data_parallel = true\nunit ="))
+    described = place.frameworks / "tiny" / "framework.toml"
+    place.edit(described, ('can = ["train", "infer"]', 'can = ["train", "infer", "data-parallel"]'))
+    spread = place.call("prove", TEXT, "--frameworks", "tiny", "--devices", "2", "--json")
+    schema("prove").validate(json.loads(spread.stdout))
     place.call("compare", "seen", "--frameworks", "tiny", "--budget", "1", "--profile", "full")
     lines = log.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], proof, comparison, place

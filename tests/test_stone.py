@@ -127,7 +127,7 @@ def test_a_version_has_its_sections_is_short_and_imports_only_what_it_may(path):
     source = path.read_text(encoding="utf-8")
     left_out = () if TEXTS[path.parent.name].trains else sections.OF_TRAINING
     assert [part.name for part in sections.split(source)] == ["", *(n for n in sections.NAMES if n not in left_out)]
-    assert len(source.splitlines()) <= 160
+    assert len(source.splitlines()) <= (180 if TEXTS[path.parent.name].data_parallel else 160)
     for word in ("argparse", "time", "logging", "dlrosetta.worker", "dlrosetta.proof"):
         assert f"import {word}" not in source and f"from {word}" not in source, word
     assert [line for line in source.splitlines() if "dlrosetta" in line] == OURS[path.suffix]

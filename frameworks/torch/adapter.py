@@ -3,11 +3,19 @@
 import os
 
 import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 
 
 def describe():
     torch.set_num_threads(int(os.environ.get("ROSETTA_THREADS", "0")) or torch.get_num_threads())
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    if "ROSETTA_MEETING" in os.environ:
+        rank, replicas = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        if device.type != "cpu":
+            torch.accelerator.set_device_index(rank % torch.accelerator.device_count())
+        meeting = "file://" + os.environ["ROSETTA_MEETING"]
+        dist.init_process_group(init_method=meeting, rank=rank, world_size=replicas)
     return {"version": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
 
 
@@ -36,14 +44,15 @@ def make_optimizer(version, state):
 
 
 def layers(model):
-    return {name: module for name, module in model.named_modules() if name}
+    return {name: module for name, module in _alone(model).named_modules() if name}
 
 
 def parameters(model):
-    return {name: to_numpy(value) for name, value in model.state_dict().items() if value.is_floating_point()}
+    return {name: to_numpy(value) for name, value in _alone(model).state_dict().items() if value.is_floating_point()}
 
 
 def set_parameters(model, arrays):
+    model = _alone(model)
     wanted = {
         name: value for name, value in model.state_dict().items() if not value.is_floating_point()
     }  # counters stay
@@ -93,7 +102,7 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
-    names = {id(value): name for name, value in state.model.named_parameters()}
+    names = {id(value): name for name, value in _alone(state.model).named_parameters()}
     slots = {"momentum_buffer": "velocity", "exp_avg": "m", "exp_avg_sq": "v"}
     return {
         slots[slot] + "/" + names[id(value)]: to_numpy(array)
@@ -103,6 +112,11 @@ def optimizer_state(state):
     }
 
 
+def spread(version, state, images, labels):
+    """Gradients are averaged over the process group where the model is wrapped."""
+    return dist.get_world_size() if isinstance(state.model, DistributedDataParallel) else 1
+
+
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
 
@@ -110,6 +124,11 @@ def evaluate(version, state, images, labels):
 def synchronize(state, value=None):
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def _alone(model):
+    """The model within what averages its gradients over processes."""
+    return model.module if isinstance(model, DistributedDataParallel) else model
 
 
 def _device(state):

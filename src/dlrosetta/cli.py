@@ -98,16 +98,30 @@ def read(text: str, frameworks: tuple[str, ...], sections: tuple[str, ...], **wh
 @FRAMEWORKS
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One precision only. [default: both]")
 @click.option("--verbose", is_flag=True, help="Show every tensor.")
+@click.option(
+    "--devices",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Are train steps spread over so many devices those of one?",
+)
 @JSON
 @PATIENCE
 @places
 def prove(
-    text: str, frameworks: str | None, dtype: str | None, verbose: bool, as_json: bool, patience: float, **where: Any
+    text: str,
+    frameworks: str | None,
+    dtype: str | None,
+    verbose: bool,
+    devices: int,
+    as_json: bool,
+    patience: float,
+    **where: Any,
 ) -> None:
     """Is it the same model? Proves the versions of TEXT ("all": every text) against the reference."""
     from dlrosetta import commands
 
-    sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, **where))
+    sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, devices, **where))
 
 
 @rosetta.command(short_help="How fast is it, and how good?")

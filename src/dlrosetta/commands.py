@@ -18,6 +18,7 @@ def prove(
     verbose: bool,
     as_json: bool,
     patience: float,
+    devices: int,
     stone: tuple[str, ...],
     frameworks_dir: tuple[str, ...],
 ) -> int:
@@ -31,17 +32,18 @@ def prove(
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
         pythons = run.interpreters(one, wanted)
         with progress(f"proving {one.name}", len(pythons) * len(dtypes)) as advance:
-            cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons)
+            cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons, devices)
         good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)
-        documents.append({"schema": 1, "text": one.name, "cells": [cell.document() for cell in cells]})
+        more = {"devices": devices} if devices > 1 else {}
+        documents.append({"schema": 1, "text": one.name, **more, "cells": [cell.document() for cell in cells]})
         if not as_json:
-            _show(one, cells, verbose)
+            _show(one, cells, verbose, devices)
     if as_json:
         console.print_json(documents[0] if text != "all" else {"schema": 1, "texts": documents})
     return 0 if good else 1
 
 
-def _show(text: texts.Text, cells: list[Any], verbose: bool) -> None:
+def _show(text: texts.Text, cells: list[Any], verbose: bool, devices: int) -> None:
     screen = console.out()
     if verbose:
         for cell in cells:
@@ -50,7 +52,8 @@ def _show(text: texts.Text, cells: list[Any], verbose: bool) -> None:
                 screen.print()
             if cell.verdict == "failed" and cell.detail:
                 screen.print(cell.detail, markup=False)
-    screen.print(console.proof_table(f"{text.title}: is it the same model?", cells))
+    asked = "is it the same model?" if devices == 1 else f"are {devices} devices the same as one?"
+    screen.print(console.proof_table(f"{text.title}: {asked}", cells))
     lines = console.reasons(cells)
     if lines:
         screen.print()

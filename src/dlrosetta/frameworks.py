@@ -64,6 +64,8 @@ class Framework:
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
+    parallel_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on several devices
+    processes: bool = False  # several devices are as many processes; otherwise one process has them all
     cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks: why, with a link
     adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
 
@@ -94,12 +96,19 @@ class Framework:
         """Return the name of the file that it runs for a text: `cnn_keras.py`."""
         return f"{text}_{self.version}{self.extension}"
 
-    def environ(self, threads: int, environment: Path, proof: bool = False) -> dict[str, str]:
-        """Return the environment variables that a worker needs; `{threads}` and `{environment}` are filled in."""
-        declared = {**self.env, **self.proof_env} if proof else self.env
+    def environ(
+        self, threads: int, environment: Path, proof: bool = False, spread: Mapping[str, object] | None = None
+    ) -> dict[str, str]:
+        """Return the environment variables that a worker needs; `{threads}` and `{environment}` are filled in, and on
+        several devices what `spread` says: `{devices}`, `{rank}`, `{meeting}`.
+        """
+        declared = {**self.env, **(self.proof_env if proof else {}), **(self.parallel_env if spread else {})}
+        known = {"threads": threads, "environment": environment, **(spread or {})}
 
         def fill(value: str) -> str:
-            return value.replace("{threads}", str(threads)).replace("{environment}", str(environment))
+            for name, known_value in known.items():
+                value = value.replace("{" + name + "}", str(known_value))
+            return value
 
         filled = {name: str(threads) for name in self.threads} | {k: fill(v) for k, v in declared.items()}
         if self.links:
@@ -191,6 +200,8 @@ def load(folder: Path) -> Framework:
     values["layout"] = {
         part: values.pop(f"layout.{part}") for part in (*LAYOUTS, *MORE_LAYOUTS) if f"layout.{part}" in given
     }
+    values["parallel_env"] = values.pop("parallel.env", {})
+    values["processes"] = values.pop("parallel.processes", False)
     values.setdefault("version", folder.name)
     values["adapter_file"] = values.pop("adapter", "adapter.py")
     return Framework(folder.name, folder, dead=None if status == "living" else status["dead"], **values)
@@ -212,10 +223,10 @@ def library(name: str) -> Path | None:
 
 
 def _flat(table: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Name the entries of [layout] and [release] by dotted keys, so that one table of rules covers all."""
+    """Name the entries of tables by dotted keys, so that one table of rules covers all."""
     flat = {}
     for key, value in table.items():
-        if key not in ("layout", "release"):
+        if key not in ("layout", "release", "parallel"):
             flat[key] = value
         elif isinstance(value, dict):
             flat |= {f"{key}.{name}": entry for name, entry in value.items()}
@@ -306,5 +317,11 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "cannot": ("a table of dtypes and reasons", _reasons, False),
     "env": ("a table of environment variables and texts", _variables, False),
     "proof_env": ("a table of environment variables and texts", _variables, False),
+    "parallel.env": (
+        "a table of environment variables and texts; {devices}, {rank} and {meeting} are filled in",
+        _variables,
+        False,
+    ),
+    "parallel.processes": ("true or false", lambda value: isinstance(value, bool), False),
     "threads": ("a list of environment variables", _list_of(_matching(VARIABLE.pattern)), False),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Text:
     variants: list[dict[str, Any]]
     names: dict[str, dict[str, str]]
     weights: dict[str, Any]
+    data_parallel: bool = False  # its versions spread a batch over the devices that they find
 
     @cached_property
     def constants(self) -> dict[str, Any]:
@@ -113,6 +114,10 @@ class Text:
         """Whether it is trained; otherwise it is a forward pass alone."""
         return "labels" in self.inputs
 
+    def held_to(self, variant: dict[str, Any] | None) -> Text:
+        """The text as a variant is proven: with the settings of the proof that it has of its own."""
+        return replace(self, proof={**self.proof, **variant["proof"]}) if variant and "proof" in variant else self
+
     def names_for(self, slug: str, version: str) -> dict[str, str]:
         """Canonical to native names of parameters and layers, where a framework's break its adapter's rule."""
         return {**self.names.get(version, {}), **self.names.get(slug, {})}
@@ -145,9 +150,12 @@ class Text:
         """The golden of the text, or of one of its variants."""
         return self.folder / (f"golden-{variant}.npz" if variant else "golden.npz")
 
-    def variant_for(self, slug: str) -> dict[str, Any] | None:
-        """The variant of the text that a framework is held against, if it cannot do what the text says."""
-        return next((one for one in self.variants if slug in one["frameworks"]), None)
+    def variant_for(self, slug: str, devices: int = 1) -> dict[str, Any] | None:
+        """The variant of the text that a framework is held against, if it cannot do what the text says; on several
+        devices first one of so many.
+        """
+        fitting = [one for one in self.variants if slug in one["frameworks"] and one.get("devices", 1) in (1, devices)]
+        return max(fitting, key=lambda one: one.get("devices", 1), default=None)
 
     @property
     def reference(self) -> Path:
@@ -194,6 +202,7 @@ def load(folder: Path) -> Text:
         variants=get("variants", list, []),
         names=get("names", dict, {}),
         weights=get("weights", dict, {}),
+        data_parallel=get("data_parallel", bool, False),
     )
     _check(text, path)
     return text

@@ -1,13 +1,18 @@
 """DenseNet-121 on chest X-rays in PyTorch."""
 
 # %% Imports
+import itertools
+import os
+
 import numpy as np
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from dlrosetta import data
 
@@ -21,6 +26,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = len(data.chestxray_classes())
 WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+RANK, REPLICAS = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))  # of torchrun
 DEVICE = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
@@ -48,8 +54,14 @@ class XRays(Dataset):
         return (x - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(DEVIATION).view(3, 1, 1), self.labels[number]
 
 
+epochs = itertools.count()
+
+
 def batches(paths, labels, training):
-    return DataLoader(XRays(paths, labels, training), BATCH_SIZE, shuffle=training, pin_memory=DEVICE.type == "cuda")
+    replicas, rank = (REPLICAS, RANK) if training else (1, 0)  # evaluation is each process's own
+    images = XRays(paths, labels, training)
+    sampler = DistributedSampler(images, replicas, rank, shuffle=training, seed=next(epochs))
+    return DataLoader(images, BATCH_SIZE // replicas, sampler=sampler, pin_memory=DEVICE.type == "cuda")
 
 
 # %% Model
@@ -110,7 +122,8 @@ class DenseNet(nn.Module):
 
 
 def build_model():
-    return DenseNet().to(DEVICE)
+    model = DenseNet().to(DEVICE)
+    return DistributedDataParallel(model) if REPLICAS > 1 else model
 
 
 # %% Loss
@@ -145,7 +158,11 @@ def evaluate(model, paths, labels):
 
 # %% Run
 def main():
-    torch.manual_seed(SEED)
+    torch.manual_seed(SEED + RANK)  # each process augments images of its own
+    if REPLICAS > 1:
+        dist.init_process_group()
+        if DEVICE.type != "cpu":
+            torch.accelerator.set_device_index(int(os.environ["LOCAL_RANK"]))
     (train_paths, train_labels), (test_paths, test_labels) = load_data()
     model = build_model()
     optimizer = make_optimizer(model)

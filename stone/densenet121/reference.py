@@ -13,6 +13,7 @@ CLASSES, WIDTH, GROWTH, BLOCKS, NORM_EPSILON, NORM_MOMENTUM = 14, 64, 32, [6, 12
 RESIZE, SIZE, MEAN, DEVIATION = 264, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 EPSILON_HAT = False  # of a variant: epsilon is added to the root of the uncorrected second moment
 VARIANCE_CORRECTION = 0  # of a variant: running variances are over n - 1
+REPLICAS = 1  # of a variant: into how many parts a batch is divided, each normalized by its own statistics
 
 
 def layers():
@@ -62,6 +63,15 @@ def forward(parameters, images, tap=lambda layer, x, y: None, keep=None):
     With `keep`, batch norm goes by the batch's statistics, and `keep(name, value)` hears of the new running ones;
     without, by the running ones.
     """
+    if not keep:
+        return network(parameters, images, tap)
+    heard = [keep] + [lambda name, value: None] * (REPLICAS - 1)  # the first part's statistics are handed round
+    parts = zip(np.split(images, REPLICAS), heard, strict=True)
+    return np.concatenate([network(parameters, part, tap, keep) for part, keep in parts])
+
+
+def network(parameters, images, tap, keep=None):
+    """`forward` of one part of a batch."""
 
     def conv(layer, x, stride=1):
         weight = parameters[layer + ".weight"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from safetensors.numpy import load_file, save
 
 from dlrosetta import draws, reference
-from dlrosetta.client import Worker, WorkerFailed, one_line, unwritable
+from dlrosetta.client import WorkerFailed, one_line, unwritable
 from dlrosetta.frameworks import Framework
 from dlrosetta.golden import Golden
 from dlrosetta.proof import modes
@@ -30,9 +30,10 @@ class Given:
     evaluation: dict[str, np.ndarray]
     gradients: dict[str, np.ndarray]
     data: Sets
+    devices: int = 1
 
     @classmethod
-    def of(cls, text: Text, goldens: dict[str | None, Golden], data: Sets) -> Given:
+    def of(cls, text: Text, goldens: dict[str | None, Golden], data: Sets, devices: int = 1) -> Given:
         """`data` are the sets for training and for testing, each inputs and labels."""
         return cls(
             goldens,
@@ -41,18 +42,29 @@ class Given:
             reference.evaluation_batch(text, goldens[None].labels if text.trains else None),
             reference.optimizer_gradients(text) if text.trains else {},
             data,
+            devices,
         )
 
     def golden(self, text: Text, framework: Framework) -> Golden:
         """What this framework is held against: the text's golden, or that of its variant."""
-        variant = text.variant_for(framework.slug)
+        variant = text.variant_for(framework.slug, self.devices)
         return self.goldens[variant["name"] if variant else None]
+
+
+class Answering(Protocol):
+    """What can be asked: a worker, or several at once."""
+
+    def ask(self, op: str, **args: Any) -> dict[str, Any]: ...
+
+    def path(self, name: str) -> str: ...
+
+    def alive(self) -> bool: ...
 
 
 class Asker:
     """Requests with arrays in and out, as files in the worker's scratch folder, each written once."""
 
-    def __init__(self, worker: Worker, given: Given, text: Text):
+    def __init__(self, worker: Answering, given: Given, text: Text):
         self.worker, self.given, self.text = worker, given, text
         train = given.train
         self._contents = {

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from dlrosetta import reference
-from dlrosetta.client import Worker, WorkerFailed, one_line
+from dlrosetta.client import WorkerFailed, one_line
 from dlrosetta.frameworks import Framework
-from dlrosetta.proof import checks, modes, statistics
-from dlrosetta.proof.asking import Asker, Given
+from dlrosetta.proof import checks, modes, parallel, statistics
+from dlrosetta.proof.asking import Answering, Asker, Given
 from dlrosetta.proof.checks import Check, Judge
 from dlrosetta.sections import locate, section_of
 from dlrosetta.texts import Text
@@ -52,7 +52,7 @@ class Cell:
 
 
 def examine(
-    worker: Worker,
+    worker: Answering,
     text: Text,
     framework: Framework,
     version: Path,
@@ -60,7 +60,8 @@ def examine(
     dtypes: list[str],
     thorough: bool = True,
 ) -> Iterator[Cell]:
-    """Prove one version in each dtype, with one worker. What goes wrong becomes a cell's verdict, never an exception.
+    """Prove one version in each dtype, with one worker, or on several devices with a team. What goes wrong becomes a
+    cell's verdict, never an exception.
 
     Unless `thorough`, the first departure is the end of a cell's questions: it is where to look.
     """
@@ -72,6 +73,7 @@ def examine(
         return
     dead: WorkerFailed | None = None
     able = [dtype for dtype in dtypes if dtype in framework.dtypes]
+    questions = _questions if given.devices == 1 else parallel.questions
     for dtype in dtypes:
         if dtype not in framework.dtypes:
             reason = framework.cannot.get(dtype, f"{framework.title} does not train in {dtype} (framework.toml)")
@@ -81,11 +83,11 @@ def examine(
         try:
             if dead is not None:
                 raise dead
-            for group in _questions(worker, text, framework, version, given, dtype, dtype == able[0]):
+            for group in questions(worker, text, framework, version, given, dtype, dtype == able[0]):
                 found.extend(group)
                 if not thorough and any(_departs(text, framework, dtype, check) for check in group):
                     break
-            cell = _judged(text, framework, version, dtype, found)
+            cell = _judged(text, framework, version, dtype, found, given.devices)
         except WorkerFailed as error:
             dead = None if worker.alive() else error
             cell = failure(text, framework, version, dtype, error, found)
@@ -114,7 +116,7 @@ def failure(
 
 
 def _questions(
-    worker: Worker, text: Text, framework: Framework, version: Path, given: Given, dtype: str, behaviour: bool
+    worker: Answering, text: Text, framework: Framework, version: Path, given: Given, dtype: str, behaviour: bool
 ) -> Iterator[list[Check]]:
     """Ask in order of blame; yield the checks of each answer. Ends early where the parameters do not match.
 
@@ -270,7 +272,7 @@ def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains
         yield statistics.shuffled_batches(inputs, labels, ask.arrays("batches", shuffle=True, epochs=2, seed=1))
 
 
-def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: list[Check]) -> Cell:
+def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: list[Check], devices: int = 1) -> Cell:
     """Sum up: waive what text.toml waives within its own bound, and find the first departure."""
     reasons = []
     for check in found:
@@ -279,7 +281,7 @@ def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: 
             check.verdict, check.bound = "waived", waiver["bound"]
             reasons.append(waiver["reason"])
     wrong = next((check for check in found if check.verdict == "differs"), None)
-    variant = text.variant_for(framework.slug)
+    variant = text.variant_for(framework.slug, devices)
     if variant:
         reasons.insert(0, variant["reason"])
     if wrong is None:

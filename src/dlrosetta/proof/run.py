@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -24,6 +25,7 @@ from dlrosetta.errors import RosettaError, did_you_mean
 from dlrosetta.frameworks import Framework
 from dlrosetta.proof.asking import Given, Sets
 from dlrosetta.proof.cell import Cell, examine, failure
+from dlrosetta.proof.parallel import Team
 from dlrosetta.texts import Text
 
 DTYPES = ("float32", "float64")
@@ -37,14 +39,18 @@ def prove(
     patience: float = client.PATIENCE,
     on_cell: Callable[[Cell], None] = lambda cell: None,
     pythons: Pythons | None = None,
+    devices: int = 1,
 ) -> list[Cell]:
     """Prove the text's version in every given framework; cells come back in alphabetical order, dtype by dtype.
 
     `patience` is how many seconds a worker may take over one request. `on_cell` hears of each cell as it is decided.
-    Environments that are missing are made, unless `pythons` is what `interpreters` has already answered.
+    Environments that are missing are made, unless `pythons` is what `interpreters` has already answered. On several
+    `devices` its train steps are proven to be those of one.
     """
     wanted = list(frameworks)
-    given = Given.of(text, goldens(text, wanted), sample(text.data))
+    held = {framework.slug: text.held_to(text.variant_for(framework.slug, devices)) for framework in wanted}
+    known, data = goldens(text, wanted, devices), sample(text.data)
+    given = {id(one): Given.of(one, known, data, devices) for one in {id(one): one for one in held.values()}.values()}
     written = [framework for framework in wanted if version_of(text, framework).is_file()]
     if pythons is None:
         pythons = interpreters(text, written)
@@ -60,12 +66,13 @@ def prove(
             busy.discard(framework.slug)
 
     def cells_of(framework: Framework) -> list[Cell]:
-        before = {dtype: key(text, framework, dtype) for dtype in dtypes}
-        cells = _prove_one(text, framework, pythons[framework.slug], given, dtypes, patience)
+        before = {dtype: key(text, framework, dtype, devices) for dtype in dtypes}
+        own = held[framework.slug]
+        cells = _prove_one(own, framework, pythons[framework.slug], given[id(own)], dtypes, patience)
         for cell in cells:
             # What was changed in the meantime may not be what was proven, and what we ended ourselves did not fail.
-            if before[cell.dtype] == key(text, framework, cell.dtype) and not interrupted.is_set():
-                _remember(text, framework, cell)
+            if before[cell.dtype] == key(text, framework, cell.dtype, devices) and not interrupted.is_set():
+                _remember(text, framework, cell, devices)
         return cells
 
     for framework in wanted:
@@ -137,9 +144,16 @@ def _prove_one(
     if isinstance(python, RosettaError):
         reason = f"{python.message} {python.hint or ''}".strip()
         return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
+    if given.devices > 1 and not (text.data_parallel and "data-parallel" in framework.can):
+        whose = framework.title if text.data_parallel else f"`{text.name}`"
+        reason = f"no version of {whose} spreads a batch over devices"
+        return [Cell(framework.slug, dtype, "cannot", reason=reason) for dtype in dtypes]
     try:
-        with start(framework, python, threads=1, proof=True, patience=patience) as worker:
-            return list(examine(worker, text, framework, version, given, dtypes))
+        if given.devices == 1:
+            with start(framework, python, threads=1, proof=True, patience=patience) as worker:
+                return list(examine(worker, text, framework, version, given, dtypes))
+        with team(framework, python, given.devices, patience) as workers:
+            return list(examine(workers, text, framework, version, given, dtypes))
     except client.WorkerFailed as error:
         return [failure(text, framework, version, dtype, error) for dtype in dtypes]
     except OSError as error:
@@ -147,9 +161,30 @@ def _prove_one(
         return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
 
 
-def start(framework: Framework, python: Path, threads: int, proof: bool = False, **limits: Any) -> client.Worker:
-    """Start the worker of a framework. In a `proof` it sees the sample that ships in the package, and `proof_env`."""
-    env = client.worker_environment(framework.environ(threads, python.parent.parent, proof), threads)
+@contextlib.contextmanager
+def team(framework: Framework, python: Path, devices: int, patience: float) -> Iterator[Team]:
+    """Workers for so many devices: a process for each, which find each other by a file, or one process for all."""
+    with contextlib.ExitStack() as stack, tempfile.TemporaryDirectory() as folder:
+        spread = {"devices": devices, "rank": 0, "meeting": Path(folder, "meeting")}
+        workers = [
+            stack.enter_context(start(framework, python, 1, True, {**spread, "rank": rank}, patience=patience))
+            for rank in range(devices if framework.processes else 1)
+        ]
+        yield Team(workers)
+
+
+def start(
+    framework: Framework,
+    python: Path,
+    threads: int,
+    proof: bool = False,
+    spread: Mapping[str, object] | None = None,
+    **limits: Any,
+) -> client.Worker:
+    """Start the worker of a framework. In a `proof` it sees the sample that ships in the package, and `proof_env`;
+    `spread` says which of how many devices it is to have.
+    """
+    env = client.worker_environment(framework.environ(threads, python.parent.parent, proof, spread), threads)
     if proof:
         env["ROSETTA_DATA"] = "sample"
     if framework.command:
@@ -157,9 +192,9 @@ def start(framework: Framework, python: Path, threads: int, proof: bool = False,
     return client.start_python(python, framework.adapter, env, **limits)
 
 
-def goldens(text: Text, frameworks: Iterable[Framework]) -> dict[str | None, golden.Golden]:
+def goldens(text: Text, frameworks: Iterable[Framework], devices: int = 1) -> dict[str | None, golden.Golden]:
     """The text's golden, under None, and those of the variants that some of the frameworks are held against."""
-    found = [text.variant_for(framework.slug) for framework in frameworks]
+    found = [text.variant_for(framework.slug, devices) for framework in frameworks]
     names = sorted({variant["name"] for variant in found if variant})
     return {name: golden.load(text, name) for name in (None, *names)}
 
@@ -196,9 +231,10 @@ def prover_hash() -> str:
     return digest.hexdigest()
 
 
-def key(text: Text, framework: Framework, dtype: str) -> str:
+def key(text: Text, framework: Framework, dtype: str, devices: int = 1) -> str:
     """The content hash under which this cell's proof is remembered."""
-    parts = (text.content_hash(), framework.content_hash(), version_hash(text, framework), prover_hash(), dtype)
+    version = version_hash(text, framework)
+    parts = (text.content_hash(), framework.content_hash(), version, prover_hash(), dtype, str(devices))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
@@ -207,9 +243,9 @@ def version_hash(text: Text, framework: Framework) -> str:
     return hashlib.sha256(path.read_bytes() if path.is_file() else b"").hexdigest()
 
 
-def _remember(text: Text, framework: Framework, cell: Cell) -> None:
+def _remember(text: Text, framework: Framework, cell: Cell, devices: int) -> None:
     """Keep a verdict, written beside and renamed. A failure may be the machine's: it is kept for show only."""
-    path = _remembered(text, framework, cell.dtype)
+    path = _remembered(text, framework, cell.dtype, devices)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, not the proof
         path.parent.mkdir(parents=True, exist_ok=True)
         paths.write(path, json.dumps({"cell": cell.document(), "facts": cell.facts}).encode())
@@ -223,5 +259,6 @@ def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | Non
         return None
 
 
-def _remembered(text: Text, framework: Framework, dtype: str) -> Path:
-    return paths.cache_dir() / "proofs" / f"{text.name}-{framework.slug}-{key(text, framework, dtype)[:24]}.json"
+def _remembered(text: Text, framework: Framework, dtype: str, devices: int = 1) -> Path:
+    name = f"{text.name}-{framework.slug}-{key(text, framework, dtype, devices)[:24]}.json"
+    return paths.cache_dir() / "proofs" / name

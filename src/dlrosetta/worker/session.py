@@ -151,11 +151,14 @@ class Session(object):
         tensors.save(out, self._parameters_and_state())
         return {}
 
-    def train(self, batches, out):
+    def train(self, batches, out, part=None):
         """One of the version's own train steps a batch (arrays stacked along a first axis); write parameters, state and
-        losses.
+        losses. Of each batch this process takes `part`, [which, of how many], if it is one of several.
         """
         given = tensors.load(batches)
+        if part is not None:
+            which, count = part
+            given = {name: np.array_split(array, count, axis=1)[which] for name, array in given.items()}
         losses = []
         for number in range(len(given["labels"])):
             inputs, labels = self._batch({name: array[number] for name, array in given.items()})
@@ -164,6 +167,12 @@ class Session(object):
         arrays["losses"] = np.array([float(self.adapter.to_numpy(loss)) for loss in losses])
         tensors.save(out, arrays)
         return {}
+
+    def spread(self, batch):
+        """Take a train step; answer over how many `devices` it was spread, by what the framework itself has placed."""
+        inputs, labels = self._batch(tensors.load(batch))
+        spread = getattr(self.adapter, "spread", lambda *arguments: 1)
+        return {"devices": int(spread(self.version, self.state, inputs, labels))}
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
