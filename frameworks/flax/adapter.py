@@ -5,6 +5,7 @@ There is no global seed: a version makes its own generators from SEED.
 """
 
 import os
+import re
 
 import flax
 import jax
@@ -84,6 +85,13 @@ def optimizer_state(state):
             if slot in path and isinstance(value.get_value(), jax.Array):  # what optax masks has no slot
                 found[slots[slot] + "/" + _name(path[path.index(slot) + 1 :])] = to_numpy(value[...])
     return found
+
+
+def spread(version, state, images, labels):
+    """What is compiled for several devices says for how many, and adds up what each has made of its part."""
+    compiled = version.train_step.lower(state.model, state.optimizer, images, labels).compile().as_text()
+    partitions = re.search(r"num_partitions=(\d+)", compiled)
+    return int(partitions[1]) if partitions and "all-reduce" in compiled else 1
 
 
 def evaluate(version, state, images, labels):

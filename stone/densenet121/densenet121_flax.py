@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -23,6 +24,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = len(data.chestxray_classes())
 WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+DEVICES = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(AxisType.Auto,))
+SPREAD = NamedSharding(DEVICES, PartitionSpec("devices"))  # the first axis is cut, a part for each device
 
 
 # %% Data
@@ -126,6 +129,8 @@ def make_optimizer(model):
 # %% Train step
 @nnx.jit(donate_argnames=("model", "optimizer"))
 def train_step(model, optimizer, images, labels):
+    if len(images) % DEVICES.size == 0:  # an uneven last batch is every device's as a whole
+        images, labels = jax.lax.with_sharding_constraint((images, labels), SPREAD)
     model = nnx.view(model, use_running_average=False)  # a view shares the model's variables, but has its own mode
     loss, gradients = nnx.value_and_grad(loss_fn)(model, images, labels)
     optimizer.update(model, gradients)

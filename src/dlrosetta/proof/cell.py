@@ -282,7 +282,7 @@ def _judged(text: Text, framework: Framework, version: Path, dtype: str, found: 
             reasons.append(waiver["reason"])
     wrong = next((check for check in found if check.verdict == "differs"), None)
     variant = text.variant_for(framework.slug, devices)
-    if variant:
+    if variant and variant["constants"]:
         reasons.insert(0, variant["reason"])
     if wrong is None:
         return Cell(
