@@ -75,6 +75,7 @@ def set_parameters(model, arrays):
     for name, layer in _batch_norms(alone).items():
         both = arrays[f"{name}.running_mean"], arrays[f"{name}.running_var"]
         norms = [norms[0].set(layer.batch_state_index, tuple(jax.numpy.asarray(array) for array in both))]
+        norms = [norms[0].set(layer.batch_counter, jax.numpy.array(0))]  # of batches that they are an average of
     return _joined(model, eqx.combine(_filled(alone, arrays), alone), *norms)
 
 
