@@ -75,11 +75,9 @@ def initialisation(parameters: dict[str, dict[str, Any]], received: dict[str, np
             constant = float(spec["initial"] == "ones")
             checks.append(Check(f"initial/{name}", float(np.count_nonzero(values != constant)), 0.0, "Model", layer))
             continue
-        sample = (
-            values[draws.uniform(0, f"initial/{name}", 20_000).__mul__(values.size).astype(int)]
-            if values.size > 20_000
-            else values
-        )
+        sample = values
+        if values.size > 20_000:  # no value twice, which both tests would count as another
+            sample = values[np.unique((draws.uniform(0, f"initial/{name}", 20_000) * values.size).astype(int))]
         bound = draws.spread(spec)
         normal = spec["initial"] == "normal"
         declared = stats.norm(0, spec["std"]) if normal else stats.uniform(-bound, 2 * bound)
