@@ -39,7 +39,10 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer = version.make_optimizer(state.model)
+    """`state.optimizer` alone, or with the number of its steps."""
+    made = version.make_optimizer(state.model)
+    state.stepped = made if isinstance(made, tuple) else (made,)  # what the version's train step is given
+    state.optimizer, state.version = state.stepped[0], version
 
 
 def layers(model, prefix=""):
@@ -82,11 +85,27 @@ def gradients(version, state, images, labels):
 
 def train_step(version, state, images, labels):
     """A compiled step puts every loss into the same buffer: what is kept must be a copy."""
-    loss = version.train_step(state.model, state.optimizer, images, labels)
+    loss = version.train_step(state.model, *state.stepped, images, labels)
     return loss.clone().realize() if isinstance(loss, Tensor) else loss
 
 
 def apply_gradients(state, gradients):
+    """Where the rate has a schedule, the train step clips and schedules: it gets a loss that has these gradients, and
+    is not recorded.
+    """
+    if len(state.stepped) > 1:
+        given = {name: Tensor(array).realize() for name, array in gradients.items()}
+
+        def linear(model, images, labels):
+            return sum((value * given[name]).sum() for name, value in _floating(model).items())
+
+        original, state.version.loss_fn = state.version.loss_fn, linear
+        try:
+            with Context(JIT=0):
+                state.version.train_step(state.model, *state.stepped, Tensor([0]), Tensor([0]))
+        finally:
+            state.version.loss_fn = original
+        return
     for name, value in _floating(state.model).items():
         if name in gradients:  # statistics of batch norm have none
             value.grad = Tensor(gradients[name]).realize()
@@ -96,10 +115,15 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
+    """Of one optimizer, or of each of a group."""
     names = {id(value): name for name, value in nn.state.get_state_dict(state.model).items()}
-    velocities = getattr(state.optimizer, "b", None) or []  # none without momentum
-    kept = zip(state.optimizer.params, velocities, strict=False)
-    return {"velocity/" + names[id(value)]: to_numpy(slot) for value, slot in kept}
+    slots = {"b": "velocity", "m": "m", "v": "v"}  # tinygrad's own: the texts'; no velocities without momentum
+    return {
+        f"{slots[slot]}/{names[id(value)]}": to_numpy(kept)
+        for optimizer in getattr(state.optimizer, "optimizers", [state.optimizer])
+        for slot in slots
+        for value, kept in zip(optimizer.params, getattr(optimizer, slot, []), strict=False)
+    }
 
 
 def evaluate(version, state, images, labels):
