@@ -55,9 +55,9 @@ def set_parameters(model, arrays):
     found = _graph(model)
     for one in _initializers(found):
         one.CopyFrom(numpy_helper.from_array(arrays[one.name], one.name))
-    for value in found.graph.input:
-        if value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT:
-            value.type.tensor_type.elem_type = _TYPES[_run["dtype"]]
+    for value in [*found.graph.input, *found.graph.output]:
+        value.type.tensor_type.elem_type = _TYPES[_run["dtype"]]
+    del found.graph.value_info[:]  # what was inferred of another precision
     return _session(found, model)
 
 
