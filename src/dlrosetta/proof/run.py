@@ -45,7 +45,7 @@ def prove(
     """
     wanted = list(frameworks)
     given = Given.of(text, goldens(text, wanted), sample(text.data))
-    written = [framework for framework in wanted if version_of(text, framework).is_file()]
+    written = [framework for framework in wanted if has_version(text, framework)]
     if pythons is None:
         pythons = interpreters(text, written)
     found: dict[tuple[str, str], Cell] = {}
@@ -72,6 +72,8 @@ def prove(
         if framework not in written:
             for dtype in dtypes:
                 missing = f"no version: expected {version_of(text, framework)}"
+                if version_of(text, framework).is_file():
+                    missing = f"{framework.title} does not train (framework.toml), and the text does"
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
@@ -95,7 +97,7 @@ def interpreters(text: Text, frameworks: Iterable[Framework]) -> Pythons:
 
     That has a progress bar of its own: callers with another one ask first.
     """
-    return environments.ensure_all(one for one in frameworks if version_of(text, one).is_file())
+    return environments.ensure_all(one for one in frameworks if has_version(text, one))
 
 
 def _stop(pool: ThreadPoolExecutor, busy: set[str]) -> None:
@@ -167,6 +169,11 @@ def goldens(text: Text, frameworks: Iterable[Framework]) -> dict[str | None, gol
 def version_of(text: Text, framework: Framework) -> Path:
     """The version file that a framework runs for a text."""
     return text.folder / framework.version_file(text.name)
+
+
+def has_version(text: Text, framework: Framework) -> bool:
+    """Whether there is a version that the framework can run: a file that it shares may be of a text that trains."""
+    return version_of(text, framework).is_file() and ("train" in framework.can or not text.trains)
 
 
 def sample(name: str) -> Sets:
