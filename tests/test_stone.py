@@ -21,9 +21,7 @@ OURS = {
     ".py": ["from dlrosetta import data"],
     ".cpp": ["#include <dlrosetta/data.hpp>", "namespace data = dlrosetta::data;"],
 }
-CELLS = [
-    (name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.version_of(text, one).is_file()
-]
+CELLS = [(name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.has_version(text, one)]
 # By default `cnn` is proven everywhere and the other texts where most people are; the rest with `-m wide`.
 USUAL = ("flax", "keras_tensorflow", "torch")
 
@@ -117,9 +115,16 @@ def test_every_variant_is_still_needed(text, slug):
 @pytest.mark.frameworks
 @pytest.mark.parametrize(("slug", "dtype"), CANNOT)
 def test_what_cannot_be_still_cannot(slug, dtype):
-    text = next(one for one in TEXTS.values() if run.version_of(one, KNOWN[slug]).is_file())
+    text = next(one for one in TEXTS.values() if run.has_version(one, KNOWN[slug]))
     (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=run.DTYPES)], [dtype])
     assert cell.verdict in ("differs", "failed")
+
+
+def test_who_does_not_train_has_no_cell_of_a_text_that_does():
+    assert not [(name, slug) for name, slug in CELLS if TEXTS[name].trains and "train" not in KNOWN[slug].can]
+    (cell,) = run.prove(TEXTS["gru"], [KNOWN["keras_openvino"]], ["float32"])  # it would run gru_keras.py
+    assert cell.verdict == "cannot"
+    assert cell.reason == "Keras on OpenVINO does not train (framework.toml), and the text does"
 
 
 @pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.name)

@@ -1,12 +1,14 @@
 """What the program knows of Keras, on any backend. A layer goes by its name; kernels are HWIO and (in, out).
 
-keras_jax, keras_tensorflow and keras_torch name this file in their framework.toml. The backend matters where gradients
-are taken and where the device is waited for; all else is Keras.
+keras_jax, keras_openvino, keras_tensorflow and keras_torch name this file in their framework.toml. The backend matters
+where gradients are taken and where the device is waited for; all else is Keras.
 """
 
 import os
 
 import keras
+
+from dlrosetta.worker import recording
 
 _NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
 _NAMES["moving_variance"] = "running_var"
@@ -15,6 +17,8 @@ if BACKEND == "jax":
     import jax
 elif BACKEND == "tensorflow":
     import tensorflow as tf
+elif BACKEND == "openvino":
+    import openvino as ov
 else:
     import torch
 
@@ -25,6 +29,9 @@ def describe():
         device = jax.default_backend()
     elif BACKEND == "tensorflow":
         device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+    elif BACKEND == "openvino":
+        _configure_openvino(threads)
+        device = "cpu"
     else:
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,6 +96,19 @@ def forward(state, images, training):
     return _call(state.model, images, training)
 
 
+if BACKEND == "openvino":
+
+    def record(state, images, training):
+        """Here a layer's values are nodes of a graph, which are computed together rather than each from the start."""
+        seen, logits = recording.record(
+            layers(state.model), lambda: forward(state, images, training), keras.ops.convert_to_tensor
+        )
+        values = [value for pair in seen.values() for value in pair] + [logits]
+        found = ov.compile_model(ov.Model([value.output for value in values], []), "CPU")({})
+        arrays = [found[place] for place in range(len(values))]
+        return dict(zip(seen, zip(arrays[0:-1:2], arrays[1:-1:2], strict=True), strict=True)), logits
+
+
 def gradients(version, state, images, labels):
     """The loss is that of loss_fn, the gradients those that Keras trains on: with every layer's own penalty."""
     variables = state.model.trainable_variables
@@ -142,8 +162,23 @@ def synchronize(state, value=None):
         jax.block_until_ready([variable.value for variable in state.model.variables + moved])
     elif BACKEND == "tensorflow":
         tf.test.experimental.sync_devices()
-    elif torch.accelerator.is_available():
+    elif BACKEND == "torch" and torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def _configure_openvino(threads):
+    """Compile for float32 and so many threads. Keras says neither in `predict`, nor has a way to: OpenVINO then takes
+    bfloat16 where the CPU has it, and all cores.
+    https://github.com/keras-team/keras/blob/v3.15.1/keras/src/backend/openvino/trainer.py
+    """
+    compile_model = ov.Core.compile_model
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": threads}
+
+    def configured(core, *args, **kwargs):
+        core.set_property("CPU", properties)
+        return compile_model(core, *args, **kwargs)
+
+    ov.Core.compile_model = configured
 
 
 def _call(model, inputs, training):

@@ -63,7 +63,7 @@ def cell(text: texts.Text, framework: Framework) -> str:
     """One of ORDER, "cannot", "changed" (since it was last proven) or "none" (no version), from remembered proofs."""
     from dlrosetta.proof import run
 
-    if not run.version_of(text, framework).is_file():
+    if not run.has_version(text, framework):
         return "none"
     remembered = earlier(text, framework)
     if not remembered:

@@ -51,7 +51,7 @@ def prove(
     held = {framework.slug: text.held_to(text.variant_for(framework.slug, devices)) for framework in wanted}
     known, data = goldens(text, wanted, devices), sample(text.data)
     given = {id(one): Given.of(one, known, data, devices) for one in {id(one): one for one in held.values()}.values()}
-    written = [framework for framework in wanted if version_of(text, framework).is_file()]
+    written = [framework for framework in wanted if has_version(text, framework)]
     if pythons is None:
         pythons = interpreters(text, written)
     found: dict[tuple[str, str], Cell] = {}
@@ -79,6 +79,8 @@ def prove(
         if framework not in written:
             for dtype in dtypes:
                 missing = f"no version: expected {version_of(text, framework)}"
+                if version_of(text, framework).is_file():
+                    missing = f"{framework.title} does not train (framework.toml), and the text does"
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
@@ -102,7 +104,7 @@ def interpreters(text: Text, frameworks: Iterable[Framework]) -> Pythons:
 
     That has a progress bar of its own: callers with another one ask first.
     """
-    return environments.ensure_all(one for one in frameworks if version_of(text, one).is_file())
+    return environments.ensure_all(one for one in frameworks if has_version(text, one))
 
 
 def _stop(pool: ThreadPoolExecutor, busy: set[str]) -> None:
@@ -202,6 +204,11 @@ def goldens(text: Text, frameworks: Iterable[Framework], devices: int = 1) -> di
 def version_of(text: Text, framework: Framework) -> Path:
     """The version file that a framework runs for a text."""
     return text.folder / framework.version_file(text.name)
+
+
+def has_version(text: Text, framework: Framework) -> bool:
+    """Whether there is a version that the framework can run: a file that it shares may be of a text that trains."""
+    return version_of(text, framework).is_file() and ("train" in framework.can or not text.trains)
 
 
 def sample(name: str) -> Sets:
