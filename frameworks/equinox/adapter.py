@@ -13,6 +13,7 @@ the batch is called "batch".
 
 import inspect
 import os
+import re
 
 import equinox as eqx
 import jax
@@ -144,6 +145,14 @@ def optimizer_state(state):
             if here:
                 found[slots[slot] + "/" + name] = _flat(name, value)
     return found
+
+
+def spread(version, state, images, labels):
+    """What is compiled for several devices says for how many, and adds up what each has made of its part."""
+    arguments = *_parts(state.model), state.optimizer, state.slots, images, labels
+    compiled = version.train_step.lower(*arguments).compile().compiled.as_text()
+    partitions = re.search(r"num_partitions=(\d+)", compiled)
+    return int(partitions[1]) if partitions and "all-reduce" in compiled else 1
 
 
 def evaluate(version, state, images, labels):

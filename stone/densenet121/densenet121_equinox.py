@@ -6,20 +6,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from dlrosetta import data
 
 # %% Configuration
-SEED, BATCH_SIZE, EPOCHS, CLASSES = 0, 32, 5, len(data.chestxray_classes())
+SEED = 0
+BATCH_SIZE = 32
+EPOCHS = 5
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-4, 0.9, 0.999, 1e-8
-RESIZE, SIZE, MEAN, DEVIATION = 264, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-WIDTH, GROWTH, BLOCKS, NORM_EPSILON, NORM_MOMENTUM = 64, 32, (6, 12, 24, 16), 1e-5, 0.1
-rng = np.random.default_rng(SEED)
+RESIZE, SIZE = 264, 224
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CLASSES = len(data.chestxray_classes())
+WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
+NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+DEVICES = jax.make_mesh((jax.device_count(),), ("devices",), axis_types=(AxisType.Auto,))
+SPREAD = NamedSharding(DEVICES, PartitionSpec("devices"))  # the first axis is cut, a part for each device
 
 
 # %% Data
+rng = np.random.default_rng(SEED)
+
+
 def load_data():
     return data.chestxray()  # paths, labels (N, 14)
 
@@ -130,6 +140,8 @@ def make_optimizer(model):
 # %% Train step
 @eqx.filter_jit(donate="all")
 def train_step(model, state, optimizer, opt_state, images, labels):
+    if len(images) % DEVICES.size == 0:  # an uneven last batch is every device's as a whole
+        images, labels = jax.lax.with_sharding_constraint((images, labels), SPREAD)
     (loss, state), gradients = eqx.filter_value_and_grad(loss_fn, has_aux=True)(model, state, images, labels)
     updates, opt_state = optimizer.update(gradients, opt_state)
     # Counts n of batches stay 0: by 1 - 0.9ⁿ inference divides all statistics, though the variance starts at 1, not 0.
