@@ -96,10 +96,15 @@ def apply_gradients(state, gradients):
 
 
 def optimizer_state(state):
+    """Of one optimizer, or of each of a group."""
     names = {id(value): name for name, value in nn.state.get_state_dict(state.model).items()}
-    velocities = getattr(state.optimizer, "b", None) or []  # none without momentum
-    kept = zip(state.optimizer.params, velocities, strict=False)
-    return {"velocity/" + names[id(value)]: to_numpy(slot) for value, slot in kept}
+    slots = {"b": "velocity", "m": "m", "v": "v"}  # tinygrad's own: the texts'; no velocities without momentum
+    return {
+        f"{slots[slot]}/{names[id(value)]}": to_numpy(kept)
+        for optimizer in getattr(state.optimizer, "optimizers", [state.optimizer])
+        for slot in slots
+        for value, kept in zip(optimizer.params, getattr(optimizer, slot, []), strict=False)
+    }
 
 
 def evaluate(version, state, images, labels):
