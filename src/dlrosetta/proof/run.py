@@ -71,7 +71,7 @@ def prove(
     for framework in wanted:
         if framework not in written:
             for dtype in dtypes:
-                missing = f"no version: expected {version_of(text, framework)}"
+                missing = framework.lacks.get(text.name, f"no version: expected {version_of(text, framework)}")
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
