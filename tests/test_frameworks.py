@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks, paths
+from dlrosetta import frameworks, paths, texts
 from dlrosetta.errors import RosettaError, UsageError
 
 GOOD = """
@@ -98,6 +98,7 @@ def test_what_may_differ(tmp_path):
         ("homepage", "default = 1\nhomepage", "Expected default = true or false. Received: 1."),
         ("homepage", "size_mb = true\nhomepage", "Expected size_mb = a whole number. Received: True."),
         ('TINY_FLAGS = "', 'TINY_FLAGS = 1 # "', "Expected env = a table of environment variables and texts."),
+        ("[env]", '[lacks]\ngru = ""\n[env]', "Expected lacks = a table of texts (their folders' names) and reasons."),
         ("[layout]", "[layout", "expected readable TOML. Received:"),
     ],
 )  # fmt: skip
@@ -200,6 +201,17 @@ def test_the_content_hash_holds_what_a_proof_depends_on(tmp_path):
     assert tiny.content_hash() in seen
     shutil.copytree(folder, tmp_path / "copy" / "tiny")
     assert frameworks.load(tmp_path / "copy" / "tiny").content_hash() == tiny.content_hash()
+
+
+LACKING = [(slug, text) for slug, one in SHIPPED.items() for text in one.lacks]
+
+
+@pytest.mark.parametrize(("slug", "text"), LACKING)
+def test_a_shipped_framework_lacks_what_is_not_there_and_says_why(slug, text):
+    stone = texts.find(paths.stone_dirs())
+    assert text in stone
+    assert not (stone[text] / SHIPPED[slug].version_file(text)).exists()
+    assert "https://" in SHIPPED[slug].lacks[text]
 
 
 @pytest.mark.parametrize("framework", [each for each in SHIPPED.values() if each.python], ids=lambda each: each.slug)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,14 @@ def test_a_cell_that_nobody_looked_at(text):
     assert matrix.cell(text, TORCH) == "not run"
     remember(text, float32="proven")
     assert matrix.cell(text, TORCH) == "not run"  # half a proof is none
+
+
+def test_a_text_that_a_framework_lacks_says_why_unless_it_is_there(text):
+    known = {"flax": replace(FLAX, lacks={"cnn": "because: https://x"}), "torch": replace(TORCH, lacks={"cnn": "not"})}
+    states = {(text.name, slug): matrix.cell(text, one) for slug, one in known.items()}
+    assert states == {("cnn", "flax"): "cannot", ("cnn", "torch"): "not run"}
+    assert [line.plain for line in matrix.reasons([text], known, states)] == ["∅ flax: cnn: because: https://x"]
+    assert matrix.next_commands([text], known, states)[1][0] == "rosetta read cnn torch"
 
 
 def test_a_verdict_does_not_outlive_a_change(text):

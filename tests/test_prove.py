@@ -249,6 +249,10 @@ def test_a_framework_without_a_version_cannot_and_one_that_lacks_a_precision_nei
     cannot = dict.fromkeys([("half", "float64"), ("none", "float32"), ("none", "float64")], "cannot")
     assert verdicts == {("half", "float32"): "proven", **cannot}
     assert cells["none", "float32"]["reason"] == f"no version: expected {place.version('none')}"
+    toml = place.frameworks / "none" / "framework.toml"
+    toml.write_text(f'{toml.read_text()}\n[lacks]\n{TEXT} = "because: https://x"\n')
+    _, cells = place.prove("none")
+    assert {(cell["verdict"], cell["reason"]) for cell in cells.values()} == {("cannot", "because: https://x")}
 
 
 # -- what is remembered ------------------------------------------------------------------------------------------------

@@ -67,6 +67,7 @@ class Framework:
     parallel_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on several devices
     processes: bool = False  # several devices are as many processes; otherwise one process has them all
     cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks: why, with a link
+    lacks: Mapping[str, str] = field(default_factory=dict)  # text without a version: why, with a link
     adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
 
     @property
@@ -272,6 +273,10 @@ def _reasons(value: Any) -> bool:
     return isinstance(value, dict) and all(key in _DTYPES and _text(reason) for key, reason in value.items())
 
 
+def _lacking(value: Any) -> bool:
+    return isinstance(value, dict) and all(SLUG.fullmatch(key) and _text(reason) for key, reason in value.items())
+
+
 _CAN = ("train", "infer", "data-parallel")
 _DEVICES = ("cpu", "cuda", "rocm", "metal")
 _DTYPES = ("float32", "float64")
@@ -315,6 +320,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "links": ('a table of names of libraries, "libx.so.1" = "libx.so.2"', _links, False),
     "size_mb": ("a whole number", _whole, False),
     "cannot": ("a table of dtypes and reasons", _reasons, False),
+    "lacks": ("a table of texts (their folders' names) and reasons", _lacking, False),
     "env": ("a table of environment variables and texts", _variables, False),
     "proof_env": ("a table of environment variables and texts", _variables, False),
     "parallel.env": (

@@ -28,7 +28,7 @@ WORDS = {
     "waived": "the same but for a measured exception",
     "differs": "not the same",
     "failed": "could not be proven",
-    "cannot": "its framework cannot",
+    "cannot": "none, for a reason",
     "changed": "changed since it was last proven",
     "not run": "not proven here yet",
     "none": "no version",
@@ -50,6 +50,10 @@ def show(stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
     screen.print()
     screen.print(legend(states.values()))
     screen.print()
+    lacking = reasons(found, known, states)
+    if lacking:
+        screen.print(Styled("\n").join(lacking))
+        screen.print()
     for line in data_lines(found):
         screen.print(line)
     screen.print()
@@ -60,11 +64,13 @@ def show(stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
 
 
 def cell(text: texts.Text, framework: Framework) -> str:
-    """One of ORDER, "cannot", "changed" (since it was last proven) or "none" (no version), from remembered proofs."""
+    """One of ORDER, "changed" (since it was last proven), "cannot" (it, or a version of it, for a reason) or "none" (no
+    version), from remembered proofs.
+    """
     from dlrosetta.proof import run
 
     if not run.has_version(text, framework):
-        return "none"
+        return "cannot" if text.name in framework.lacks else "none"
     remembered = earlier(text, framework)
     if not remembered:
         return "not run"
@@ -129,6 +135,21 @@ def legend(states: Iterable[str]) -> Styled:
     return line
 
 
+def reasons(found: list[texts.Text], known: dict[str, Framework], states: dict[tuple[str, str], str]) -> list[Styled]:
+    """Why a framework lacks texts: a line for each reason, with all texts that it holds for."""
+    from rich.text import Text as Styled
+
+    lacking: dict[tuple[str, str], list[str]] = {}
+    for slug, framework in known.items():
+        for text in found:
+            if states[text.name, slug] == "cannot" and text.name in framework.lacks:
+                lacking.setdefault((slug, framework.lacks[text.name]), []).append(text.name)
+    return [
+        Styled(f"{MARKS['cannot']} {slug}: {', '.join(names)}").append(f": {reason}", style="dim")
+        for (slug, reason), names in lacking.items()
+    ]
+
+
 def environment(framework: Framework) -> Styled:
     """Whether the framework's environment is ready on this machine."""
     from rich.text import Text as Styled
@@ -184,8 +205,9 @@ def next_commands(
     if not found:
         return [("rosetta new text NAME", "start a text of your own")]
     # The text with most versions is the one to begin with.
-    text = max(found, key=lambda one: sum(states[one.name, slug] != "none" for slug in known))
-    there = [slug for slug in known if states[text.name, slug] != "none"]
+    missing = ("none", "cannot")
+    text = max(found, key=lambda one: sum(states[one.name, slug] not in missing for slug in known))
+    there = [slug for slug in known if states[text.name, slug] not in missing]
     if not there:
         return [(f"rosetta new framework NAME --text {text.name}", "write its first version")]
     first = [slug for slug in there if known[slug].default] or there

@@ -78,7 +78,7 @@ def prove(
     for framework in wanted:
         if framework not in written:
             for dtype in dtypes:
-                missing = f"no version: expected {version_of(text, framework)}"
+                missing = framework.lacks.get(text.name, f"no version: expected {version_of(text, framework)}")
                 if version_of(text, framework).is_file():
                     missing = f"{framework.title} does not train (framework.toml), and the text does"
                 found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
