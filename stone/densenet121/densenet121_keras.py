@@ -84,7 +84,7 @@ class Transition(layers.Layer):
         self.norm, self.conv = norm(), conv(filters, 1)
 
     def call(self, x, training=False):
-        return ops.average_pool(self.conv(ops.relu(self.norm(x, training=training))), 2)
+        return ops.average_pool(self.conv(ops.relu(self.norm(x, training=training))), 2, 2)
 
 
 class DenseNet(keras.Model):
@@ -120,7 +120,7 @@ class DenseNet(keras.Model):
 
 def build_model():
     model = DenseNet()
-    model(np.zeros((1, SIZE, SIZE, 3), "float32"))  # creates the variables
+    model(keras.Input((SIZE, SIZE, 3)))  # creates the variables, and computes nothing yet
     return model
 
 
