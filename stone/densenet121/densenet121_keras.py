@@ -107,12 +107,9 @@ class DenseNet(keras.Model):
         x = ops.relu(self.norm0(self.conv0(x), training=training))  # (N, 112, 112, 64)
         x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))  # zeros: nothing is smaller after a ReLU
         x = ops.max_pool(x, 3, 2)  # (N, 56, 56, 64)
-        for layer in (
-            *(*self.block1, self.transition1),  # (N, 28, 28, 128)
-            *(*self.block2, self.transition2),  # (N, 14, 14, 256)
-            *(*self.block3, self.transition3),  # (N, 7, 7, 512)
-            *self.block4,  # (N, 7, 7, 1024)
-        ):
+        early = *self.block1, self.transition1, *self.block2, self.transition2  # to (N, 28, 28, 128), (N, 14, 14, 256)
+        late = *self.block3, self.transition3, *self.block4  # to (N, 7, 7, 512), (N, 7, 7, 1024)
+        for layer in early + late:
             x = layer(x, training=training)
         x = ops.relu(self.norm5(x, training=training))
         return self.classifier(ops.mean(x, (1, 2)))  # (N, 14)
