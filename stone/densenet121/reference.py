@@ -14,6 +14,7 @@ RESIZE, SIZE, MEAN, DEVIATION = 264, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 
 EPSILON_HAT = False  # of a variant: epsilon is added to the root of the uncorrected second moment
 VARIANCE_CORRECTION = 0  # of a variant: running variances are over n - 1
 REPLICAS = 1  # of a variant: into how many parts a batch is divided, each normalized by its own statistics
+SUMS_IN_TURN = False  # of a variant: batch norm adds up one pixel after the other, which tells in float32 alone
 
 
 def layers():
@@ -82,16 +83,22 @@ def network(parameters, images, tap, keep=None):
     def norm(layer, x):
         names = ("weight", "bias", "running_mean", "running_var")
         weight, bias, mean, variance = (parameters[f"{layer}.{name}"] for name in names)
+        n, c, h, w = x.shape
+        given, axes, shape = x, (0, 2, 3), (-1, 1, 1)
+        if SUMS_IN_TURN:  # NumPy does so along the first axis, and by halves along the last
+            x, axes, shape = np.reshape(np.transpose(x, (0, 2, 3, 1)), (-1, c)), 0, (-1,)
         if keep:
-            count = x.shape[0] * x.shape[2] * x.shape[3]
+            count = n * h * w
             old_mean, old_variance = mean, variance
-            mean, variance = np.mean(x, axis=(0, 2, 3)), np.var(x, axis=(0, 2, 3))
+            mean, variance = np.mean(x, axis=axes), np.var(x, axis=axes)
             unbiased = variance * (count / (count - VARIANCE_CORRECTION))
             keep(layer + ".running_mean", (1 - NORM_MOMENTUM) * old_mean + NORM_MOMENTUM * mean)
             keep(layer + ".running_var", (1 - NORM_MOMENTUM) * old_variance + NORM_MOMENTUM * unbiased)
         scale = weight / np.sqrt(variance + NORM_EPSILON)
-        y = (x - np.reshape(mean, (-1, 1, 1))) * np.reshape(scale, (-1, 1, 1)) + np.reshape(bias, (-1, 1, 1))
-        tap(layer, x, y)
+        y = (x - np.reshape(mean, shape)) * np.reshape(scale, shape) + np.reshape(bias, shape)
+        if SUMS_IN_TURN:
+            y = np.transpose(np.reshape(y, (n, h, w, c)), (0, 3, 1, 2))
+        tap(layer, given, y)
         return y
 
     x = max_pool3x3(relu(norm("norm0", conv("conv0", images, stride=2))))  # (N, 64, 56, 56)
