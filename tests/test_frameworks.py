@@ -9,6 +9,7 @@ import pytest
 
 from dlrosetta import frameworks, paths, texts
 from dlrosetta.errors import RosettaError, UsageError
+from dlrosetta.proof import run
 
 GOOD = """
 title = "Tiny"
@@ -210,7 +211,7 @@ LACKING = [(slug, text) for slug, one in SHIPPED.items() for text in one.lacks]
 def test_a_shipped_framework_lacks_what_is_not_there_and_says_why(slug, text):
     stone = texts.find(paths.stone_dirs())
     assert text in stone
-    assert not (stone[text] / SHIPPED[slug].version_file(text)).exists()
+    assert not run.has_version(texts.load(stone[text]), SHIPPED[slug])
     assert "https://" in SHIPPED[slug].lacks[text]
 
 

@@ -18,7 +18,7 @@ from dlrosetta import data
 
 # %% Configuration
 SEED = 0
-BATCH_SIZE = 32
+BATCH_SIZE = 16
 EPOCHS = 5
 LEARNING_RATE, BETA1, BETA2, EPSILON = 1e-4, 0.9, 0.999, 1e-8
 RESIZE, SIZE = 264, 224

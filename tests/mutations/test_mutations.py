@@ -2,8 +2,8 @@
 
 One worker a framework and text serves all its faults, one after the other, in float32: that is what every framework can
 do, and it has the looser bounds. By default torch's catalogue of `cnn` is planted whole, of the others every fourth
-fault, of slow ones (which compile, or multiply at a snail's pace) every twelfth, and of other texts than `cnn` only
-in the frameworks that most people use; with `-m wide` the rest.
+fault, of slow ones (which compile, or multiply at a snail's pace) every twelfth, and of other texts than `cnn`
+every eighth, only in the frameworks that most people use; with `-m wide` the rest.
 """
 
 import shutil
@@ -18,9 +18,9 @@ from dlrosetta.sections import section_of
 
 EDITS = catalogue.load()
 FAULTS = [edit for edit in EDITS if edit.section]
-WHOLE, EVERY = ("torch", "cnn"), 4
+WHOLE, EVERY, OTHERS = ("torch", "cnn"), 4, 8
 USUAL = {"flax", "keras_tensorflow", "torch"}  # of other texts than `cnn`
-SLOW, SELDOM = {"cntk", "libtorch", "mlx", "tinygrad"}, 12
+SLOW, SELDOM = {"cntk", "libtorch", "mindspore", "mlx", "tinygrad"}, 12
 SAME = [edit for edit in EDITS if not edit.section]
 AS_IT_IS = [
     catalogue.Edit(slug, text, "as it is", ()) for slug, text in sorted({(one.framework, one.text) for one in EDITS})
@@ -93,7 +93,7 @@ def chosen(edits):
     """Parameters of a test: those that are not run by default are marked `wide`."""
     places, found = Counter(), []
     for edit in edits:
-        every = SELDOM if edit.framework in SLOW else EVERY
+        every = SELDOM if edit.framework in SLOW else EVERY if edit.text == "cnn" else OTHERS
         place = edit.framework, edit.text
         wide = place != WHOLE and (places[place] % every or not _usual(edit))
         places[place] += 1

@@ -78,10 +78,11 @@ def prove(
     for framework in wanted:
         if framework not in written:
             for dtype in dtypes:
-                missing = framework.lacks.get(text.name, f"no version: expected {version_of(text, framework)}")
+                missing = f"no version: expected {version_of(text, framework)}"
                 if version_of(text, framework).is_file():
                     missing = f"{framework.title} does not train (framework.toml), and the text does"
-                found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=missing)
+                reason = framework.lacks.get(text.name, missing)
+                found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=reason)
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
         waiting = {pool.submit(one, framework) for framework in written}
