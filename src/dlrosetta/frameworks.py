@@ -93,6 +93,10 @@ class Framework:
             hint = f"sudo apt-get install {' '.join(self.debian)}" if self.debian else f"see {self.homepage}"
             raise RosettaError(f"{self.title} needs {', '.join(self.needs)}. Not found: {', '.join(lacking)}.", hint)
 
+    def runs(self, trains: bool) -> bool:
+        """Whether it can run a text that trains, or one that does not."""
+        return "train" in self.can or not trains
+
     def version_file(self, text: str) -> str:
         """Return the name of the file that it runs for a text: `cnn_keras.py`."""
         return f"{text}_{self.version}{self.extension}"

@@ -209,7 +209,7 @@ def version_of(text: Text, framework: Framework) -> Path:
 
 def has_version(text: Text, framework: Framework) -> bool:
     """Whether there is a version that the framework can run: a file that it shares may be of a text that trains."""
-    return version_of(text, framework).is_file() and ("train" in framework.can or not text.trains)
+    return version_of(text, framework).is_file() and framework.runs(text.trains)
 
 
 def sample(name: str) -> Sets:
