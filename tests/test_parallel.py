@@ -40,20 +40,34 @@ def test_two_devices_are_one(name, slug):
             assert {"devices", "losses", "trained logits"} <= {check.name for check in cell.checks}
 
 
+def prove_edited(folder, slug, old, new):
+    """The cell on two devices, in float32, of a copy of the version with one place changed."""
+    (text,) = [text for text in TEXTS.values() if text.data_parallel]
+    shutil.copytree(text.folder, folder / text.name)
+    version = folder / text.name / KNOWN[slug].version_file(text.name)
+    source = version.read_text(encoding="utf-8")
+    assert old in source
+    version.write_text(source.replace(old, new), encoding="utf-8")
+    (cell,) = run.prove(texts.load(version.parent), [KNOWN[slug]], ["float32"], devices=2)
+    return cell
+
+
 @pytest.mark.frameworks
 @pytest.mark.parametrize(("slug", "edit", "first"), FAULTS)
 def test_a_fault_is_caught(tmp_path, slug, edit, first):
-    (text,) = [text for text in TEXTS.values() if text.data_parallel]
-    folder = tmp_path / text.name
-    shutil.copytree(text.folder, folder)
-    version = folder / KNOWN[slug].version_file(text.name)
-    source = version.read_text(encoding="utf-8")
-    assert edit[0] in source
-    version.write_text(source.replace(*edit), encoding="utf-8")
-    (cell,) = run.prove(texts.load(folder), [KNOWN[slug]], ["float32"], devices=2)
+    cell = prove_edited(tmp_path, slug, *edit)
     assert cell.verdict == "differs", (cell.reason, cell.detail)
     wrong = [check.name for check in cell.checks if check.verdict == "differs"]
     assert any(name.startswith(first) for name in wrong), wrong
+    assert cell.first_departure["section"] == "Train step"
+
+
+@pytest.mark.frameworks
+def test_of_processes_the_one_that_failed_is_told(tmp_path):
+    """The other one is ended, for it would wait in vain; that explains nothing."""
+    fails = "    if RANK == 1:\n        raise ValueError('only here')\n    loss.backward()"
+    cell = prove_edited(tmp_path, "torch", "    loss.backward()", fails)
+    assert (cell.verdict, cell.reason) == ("failed", "ValueError: only here")
     assert cell.first_departure["section"] == "Train step"
 
 

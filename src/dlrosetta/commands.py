@@ -30,7 +30,7 @@ def prove(
     dtypes = [dtype] if dtype else list(run.DTYPES)
     documents, good = [], True
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
-        pythons = run.interpreters(one, wanted)
+        pythons = run.interpreters(one, wanted, devices)
         with progress(f"proving {one.name}", len(pythons) * len(dtypes)) as advance:
             cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons, devices)
         good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)

@@ -34,15 +34,15 @@ class Team:
 
     def ask(self, op: str, **args: Any) -> dict[str, Any]:
         """Raises WorkerFailed where any of them fails, and ends the others, who may wait for it in vain."""
+        failed: list[WorkerFailed] = []
         with ThreadPoolExecutor(len(self.workers)) as pool:
-            asked = [pool.submit(self._ask, rank, op, args) for rank in range(len(self.workers))]
-            errors = [error for error in (one.exception() for one in asked) if error]
-        if errors:
-            first = [error for error in errors if getattr(error, "line", None)] or errors
-            raise first[0]
-        return asked[0].result()
+            asked = [pool.submit(self._ask, rank, op, args, failed) for rank in range(len(self.workers))]
+        if failed:
+            raise failed[0]  # which explains the others
+        answers = [one.result() for one in asked]
+        return answers[0]
 
-    def _ask(self, rank: int, op: str, args: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, rank: int, op: str, args: dict[str, Any], failed: list[WorkerFailed]) -> dict[str, Any]:
         mine = dict(args)
         if "out" in args:
             mine["out"] = str(self.written(args["out"], rank))
@@ -50,7 +50,8 @@ class Team:
             mine["part"] = [rank, len(self.workers)]
         try:
             return self.workers[rank].ask(op, **mine)
-        except WorkerFailed:
+        except WorkerFailed as error:
+            failed.append(error)
             if len(self.workers) > 1:
                 for other in self.workers:
                     other.end()

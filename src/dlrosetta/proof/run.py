@@ -51,9 +51,10 @@ def prove(
     held = {framework.slug: text.held_to(text.variant_for(framework.slug, devices)) for framework in wanted}
     known, data = goldens(text, wanted, devices), sample(text.data)
     given = {id(one): Given.of(one, known, data, devices) for one in {id(one): one for one in held.values()}.values()}
-    written = [framework for framework in wanted if has_version(text, framework)]
+    reasons = {framework.slug: why_not(text, framework, devices) for framework in wanted}
+    asked = [framework for framework in wanted if reasons[framework.slug] is None]
     if pythons is None:
-        pythons = interpreters(text, written)
+        pythons = interpreters(text, asked, devices)
     found: dict[tuple[str, str], Cell] = {}
     interrupted = Event()
     busy: set[str] = set()
@@ -75,17 +76,12 @@ def prove(
                 _remember(text, framework, cell, devices)
         return cells
 
-    for framework in wanted:
-        if framework not in written:
-            for dtype in dtypes:
-                missing = f"no version: expected {version_of(text, framework)}"
-                if version_of(text, framework).is_file():
-                    missing = f"{framework.title} does not train (framework.toml), and the text does"
-                reason = framework.lacks.get(text.name, missing)
-                found[framework.slug, dtype] = Cell(framework.slug, dtype, "cannot", reason=reason)
+    for slug, reason in reasons.items():
+        if reason is not None:
+            found.update({(slug, dtype): Cell(slug, dtype, "cannot", reason=reason) for dtype in dtypes})
     pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1)
     try:
-        waiting = {pool.submit(one, framework) for framework in written}
+        waiting = {pool.submit(one, framework) for framework in asked}
         while waiting:
             # By the second: a signal that comes just before Python waits for a lock is not heard before the wait ends.
             done, waiting = wait(waiting, timeout=1, return_when=FIRST_COMPLETED)
@@ -100,12 +96,12 @@ def prove(
     return [found[framework.slug, dtype] for framework in wanted for dtype in dtypes]
 
 
-def interpreters(text: Text, frameworks: Iterable[Framework]) -> Pythons:
-    """The interpreter, by slug, of each framework that has a version of the text; environments are made at need.
+def interpreters(text: Text, frameworks: Iterable[Framework], devices: int = 1) -> Pythons:
+    """The interpreter, by slug, of each framework that can be asked about the text; environments are made at need.
 
     That has a progress bar of its own: callers with another one ask first.
     """
-    return environments.ensure_all(one for one in frameworks if has_version(text, one))
+    return environments.ensure_all(one for one in frameworks if why_not(text, one, devices) is None)
 
 
 def _stop(pool: ThreadPoolExecutor, busy: set[str]) -> None:
@@ -147,10 +143,6 @@ def _prove_one(
     if isinstance(python, RosettaError):
         reason = f"{python.message} {python.hint or ''}".strip()
         return [Cell(framework.slug, dtype, "failed", reason=reason) for dtype in dtypes]
-    if given.devices > 1 and not (text.data_parallel and "data-parallel" in framework.can):
-        whose = framework.title if text.data_parallel else f"`{text.name}`"
-        reason = f"no version of {whose} spreads a batch over devices"
-        return [Cell(framework.slug, dtype, "cannot", reason=reason) for dtype in dtypes]
     try:
         if given.devices == 1:
             with start(framework, python, threads=1, proof=True, patience=patience) as worker:
@@ -210,6 +202,19 @@ def version_of(text: Text, framework: Framework) -> Path:
 def has_version(text: Text, framework: Framework) -> bool:
     """Whether there is a version that the framework can run: a file that it shares may be of a text that trains."""
     return version_of(text, framework).is_file() and framework.runs(text.trains)
+
+
+def why_not(text: Text, framework: Framework, devices: int) -> str | None:
+    """Why a framework cannot be asked about a text; None where it can."""
+    if not has_version(text, framework):
+        missing = f"no version: expected {version_of(text, framework)}"
+        if version_of(text, framework).is_file():
+            missing = f"{framework.title} does not train (framework.toml), and the text does"
+        return framework.lacks.get(text.name, missing)
+    if devices > 1 and not (text.data_parallel and "data-parallel" in framework.can):
+        whose = framework.title if text.data_parallel else f"`{text.name}`"
+        return f"no version of {whose} spreads a batch over devices"
+    return None
 
 
 def sample(name: str) -> Sets:
