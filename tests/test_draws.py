@@ -51,6 +51,11 @@ def test_parameters_have_the_text_s_shapes_favour_no_precision_and_are_nowhere_z
     assert np.abs(parameters["fc1.bias"]).max() <= 0.1
 
 
+def test_a_parameter_may_have_a_centre_of_its_own(text, monkeypatch):
+    monkeypatch.setitem(text.parameters["fc1.bias"], "centre", -0.5)
+    assert abs(draws.initial_parameters(text)["fc1.bias"] + 0.5).max() <= 0.1
+
+
 def test_a_batch_is_one_bright_square_each_on_black(text):
     batch = draws.batch(text, "evaluation", 200)
     images, labels = batch["images"], batch["labels"]

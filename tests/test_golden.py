@@ -28,6 +28,15 @@ def test_the_committed_golden_is_what_the_reference_computes(monkeypatch, name, 
         assert golden.distance(rebuilt.tensors[name], expected) < 1e-12, name
 
 
+def test_evaluation_tells_examples_apart(text):
+    """Dead layers answer alike whatever they are shown: nothing of evaluation would then be proven."""
+    logits = golden.load(text).tensors["evaluation logits"]
+    places = np.unravel_index(golden.positions("evaluation logits", int(np.prod(logits.shape))), logits.shape)
+    outputs = np.ravel_multi_index(places[1:], logits.shape[1:])
+    alike = [np.ptp(logits.samples[outputs == one]) for one in np.unique(outputs)]
+    assert max(alike) > 1e-2 * np.abs(logits.samples).max()
+
+
 @pytest.mark.parametrize(
     ("name", "variant"), [pytest.param(*one, marks=[pytest.mark.wide] if one[1] else []) for one in VARIANTS]
 )

@@ -64,7 +64,7 @@ def initial_parameters(text: Text, full: bool = False) -> dict[str, np.ndarray]:
     for name, spec in (text.full_parameters if full else text.parameters).items():
         shape = tuple(spec["shape"])
         values = uniform(seed, name, math.prod(shape)).reshape(shape) * 2 - 1
-        centre = 1.0 if spec["initial"] == "ones" else 0.0
+        centre = spec.get("centre", 1.0 if spec["initial"] == "ones" else 0.0)
         parameters[name] = (centre + values * spread(spec)).astype(np.float32).astype(np.float64)
     return parameters
 

@@ -14,7 +14,6 @@ RESIZE, SIZE, MEAN, DEVIATION = 264, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 
 EPSILON_HAT = False  # of a variant: epsilon is added to the root of the uncorrected second moment
 VARIANCE_CORRECTION = 0  # of a variant: running variances are over n - 1
 REPLICAS = 1  # of a variant: into how many parts a batch is divided, each normalized by its own statistics
-SUMS_IN_TURN = False  # of a variant: batch norm adds up one pixel after the other, which tells in float32 alone
 
 
 def layers():
@@ -28,11 +27,13 @@ def layers():
     def norm(name, channels):
         parameters = {
             "weight": {"shape": [channels], "role": "vector", "initial": "ones"},
-            # Drawn wide in proofs. What follows norm0 hardly feels its scale unless its biases are large: a gradient by
-            # its weights would be the small rest of large sums, and tell of their rounding alone.
-            "bias": {"shape": [channels], "role": "vector", "initial": "zeros", "bound": 1.0},
+            # Drawn wide and below zero in proofs. What follows norm0 hardly feels its scale unless its biases are
+            # large: a gradient by its weights would be the small rest of large sums, and tell of their rounding alone.
+            # The same comes of a bias that opens a ReLU for every pixel: the next norm takes it away again.
+            "bias": {"shape": [channels], "role": "vector", "initial": "zeros", "centre": -0.5, "bound": 0.5},
             "running_mean": {"shape": [channels], "role": "statistic", "initial": "zeros"},
-            "running_var": {"shape": [channels], "role": "statistic", "initial": "ones"},
+            # As a batch's are, so that evaluation in proofs is not of channels that are closed to all.
+            "running_var": {"shape": [channels], "role": "statistic", "initial": "ones", "centre": 0.5, "bound": 0.2},
         }
         found.append({"name": name, "parameters": parameters})
 
@@ -83,22 +84,16 @@ def network(parameters, images, tap, keep=None):
     def norm(layer, x):
         names = ("weight", "bias", "running_mean", "running_var")
         weight, bias, mean, variance = (parameters[f"{layer}.{name}"] for name in names)
-        n, c, h, w = x.shape
-        given, axes, shape = x, (0, 2, 3), (-1, 1, 1)
-        if SUMS_IN_TURN:  # NumPy does so along the first axis, and by halves along the last
-            x, axes, shape = np.reshape(np.transpose(x, (0, 2, 3, 1)), (-1, c)), 0, (-1,)
         if keep:
-            count = n * h * w
+            count = x.shape[0] * x.shape[2] * x.shape[3]
             old_mean, old_variance = mean, variance
-            mean, variance = np.mean(x, axis=axes), np.var(x, axis=axes)
+            mean, variance = np.mean(x, axis=(0, 2, 3)), np.var(x, axis=(0, 2, 3))
             unbiased = variance * (count / (count - VARIANCE_CORRECTION))
             keep(layer + ".running_mean", (1 - NORM_MOMENTUM) * old_mean + NORM_MOMENTUM * mean)
             keep(layer + ".running_var", (1 - NORM_MOMENTUM) * old_variance + NORM_MOMENTUM * unbiased)
         scale = weight / np.sqrt(variance + NORM_EPSILON)
-        y = (x - np.reshape(mean, shape)) * np.reshape(scale, shape) + np.reshape(bias, shape)
-        if SUMS_IN_TURN:
-            y = np.transpose(np.reshape(y, (n, h, w, c)), (0, 3, 1, 2))
-        tap(layer, given, y)
+        y = (x - np.reshape(mean, (-1, 1, 1))) * np.reshape(scale, (-1, 1, 1)) + np.reshape(bias, (-1, 1, 1))
+        tap(layer, x, y)
         return y
 
     x = max_pool3x3(relu(norm("norm0", conv("conv0", images, stride=2))))  # (N, 64, 56, 56)

@@ -199,7 +199,7 @@ def _behaviour(
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
     yield modes.causal(ask, text)
-    if text.trains:
+    if text.trains and ask.evaluates:
         ask.create(small, "telling")
         yield modes.evaluation(ask, judge.golden.metric)
     known = trains and not text.files  # of files, `evaluate` has been asked about the test data already
