@@ -4,7 +4,10 @@ keras_jax, keras_openvino, keras_tensorflow and keras_torch name this file in th
 where gradients are taken and where the device is waited for; all else is Keras.
 """
 
+import functools
+import inspect
 import os
+import re
 
 import keras
 
@@ -17,6 +20,7 @@ if BACKEND == "jax":
     import jax
 elif BACKEND == "tensorflow":
     import tensorflow as tf
+    from tensorflow.python.eager import context
 elif BACKEND == "openvino":
     import openvino as ov
 else:
@@ -28,6 +32,7 @@ def describe():
     if BACKEND == "jax":
         device = jax.default_backend()
     elif BACKEND == "tensorflow":
+        _divide_cpu(int(os.environ.get("ROSETTA_DEVICES", "1")))
         device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
     elif BACKEND == "openvino":
         _configure_openvino(threads)
@@ -152,6 +157,11 @@ def optimizer_state(state):
     }
 
 
+def spread(version, state, images, labels):
+    """What is compiled for several devices tells for how many."""
+    return {"jax": _spread_on_jax, "tensorflow": _spread_on_tensorflow}[BACKEND](version, state.model, images, labels)
+
+
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
 
@@ -179,6 +189,17 @@ def _configure_openvino(threads):
         return compile_model(core, *args, **kwargs)
 
     ov.Core.compile_model = configured
+
+
+def _divide_cpu(devices):
+    """Make one CPU several logical devices, to be found where there is no GPU, for all versions of this process.
+
+    They share one strategy: a second one numbers what it adds up as the first, which TensorFlow then takes it for.
+    """
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if devices > 1:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+        tf.distribute.MirroredStrategy = functools.cache(tf.distribute.MirroredStrategy)
 
 
 def _call(model, inputs, training):
@@ -230,3 +251,30 @@ def _on_torch(loss_fn, model, variables, images, labels):
 
 
 _DIFFERENTIATE = {"jax": _on_jax, "tensorflow": _on_tensorflow, "torch": _on_torch}
+
+
+def _spread_on_jax(version, model, images, labels):
+    """The number of partitions, if they add up what each has made of its part."""
+    original, texts = model.train_function, []
+    compiled = inspect.getclosurevars(original).nonlocals["step_function"]
+
+    def watched(variables, iterator):
+        batch = next(iterator)
+        texts.append(compiled.lower(variables, batch).compile().as_text())
+        return original(variables, iter([batch]))
+
+    model.train_function = watched
+    version.train_step(model, images, labels)
+    model.train_function = original
+    partitions = re.search(r"num_partitions=(\d+)", texts[0])
+    return int(partitions[1]) if partitions and "all-reduce" in texts[0] else 1
+
+
+def _spread_on_tensorflow(version, model, images, labels):
+    """On how many devices gradients of convolutions were placed; TensorFlow tells of functions traced meanwhile."""
+    model.train_function = None
+    context.enable_run_metadata()
+    version.train_step(model, images, labels)
+    placed = context.export_run_metadata().partition_graphs
+    context.disable_run_metadata()
+    return len({node.device for graph in placed for node in graph.node if "Conv2DBackpropFilter" in node.op})

@@ -4,15 +4,20 @@ A model may be compiled by `paddle.jit.to_static`: what must see every layer's v
 """
 
 import os
+import socket
+import time
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 
 STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}  # Paddle's last part of a name: the texts'
 OWN_STATISTICS = {ours: own for own, ours in STATISTICS.items()}
 
 
 def describe():
+    if "ROSETTA_MEETING" in os.environ:
+        _meet(os.environ["ROSETTA_MEETING"])
     device = paddle.device.get_device()
     return {"version": paddle.__version__, "device": device, "threads": int(os.environ["ROSETTA_THREADS"])}
 
@@ -42,18 +47,18 @@ def make_optimizer(version, state):
 
 
 def layers(model):
-    return dict(model.named_sublayers())
+    return dict(_alone(model).named_sublayers())
 
 
 def parameters(model):
     """Not by `state_dict`, which has a recurrent layer's twice: its own, and its cell's. The running statistics of
     batch norm are among them: parameters that are not trained.
     """
-    return {_renamed(name, STATISTICS): to_numpy(value) for name, value in model.named_parameters()}
+    return {_renamed(name, STATISTICS): to_numpy(value) for name, value in _alone(model).named_parameters()}
 
 
 def set_parameters(model, arrays):
-    model.set_state_dict({_renamed(name, OWN_STATISTICS): array for name, array in arrays.items()})
+    _alone(model).set_state_dict({_renamed(name, OWN_STATISTICS): array for name, array in arrays.items()})
 
 
 def forward(state, images, training):
@@ -96,10 +101,15 @@ def optimizer_state(state):
     kept, slots = state.optimizer.state_dict(), {"velocity": "velocity", "moment1": "m", "moment2": "v"}
     return {
         slots[slot] + "/" + name: to_numpy(kept[value.name + "_" + slot + "_0"])
-        for name, value in state.model.named_parameters()
+        for name, value in _alone(state.model).named_parameters()
         for slot in slots
         if value.name + "_" + slot + "_0" in kept
     }
+
+
+def spread(version, state, images, labels):
+    """Gradients are averaged over the process group where the model is wrapped."""
+    return dist.get_world_size() if isinstance(state.model, paddle.DataParallel) else 1
 
 
 def evaluate(version, state, images, labels):
@@ -109,6 +119,28 @@ def evaluate(version, state, images, labels):
 def synchronize(state, value=None):
     if paddle.device.is_compiled_with_cuda():
         paddle.device.synchronize()
+
+
+def _meet(meeting):
+    """Join the other processes at a free port, which the first has found and written to the file `meeting`."""
+    if dist.get_rank() == 0:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            endpoint = "127.0.0.1:%d" % found.getsockname()[1]
+        with open(meeting + ".new", "w") as file:
+            file.write(endpoint)
+        os.replace(meeting + ".new", meeting)
+    while not os.path.exists(meeting):
+        time.sleep(0.05)
+    with open(meeting) as file:
+        os.environ["PADDLE_MASTER"] = file.read()
+    os.environ["PADDLE_CURRENT_ENDPOINT"] = "127.0.0.1:0"  # must be set, and is not used
+    dist.init_parallel_env()
+
+
+def _alone(model):
+    """The model within what averages its gradients over processes."""
+    return model._layers if isinstance(model, paddle.DataParallel) else model
 
 
 def _renamed(name, names):

@@ -1,14 +1,17 @@
 """What the program knows of TensorFlow: a layer goes by its attribute's name; kernels are HWIO and (in, out)."""
 
+import functools
 import os
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 _NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
 _NAMES["moving_variance"] = "running_var"
 
 
 def describe():
+    _divide_cpu(int(os.environ.get("ROSETTA_DEVICES", "1")))
     threads = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ["TF_NUM_INTRAOP_THREADS"])
     devices = tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("CPU")
     return {"version": tf.__version__, "device": devices[0].device_type.lower(), "threads": threads}
@@ -109,12 +112,32 @@ def optimizer_state(state):
     }
 
 
+def spread(version, state, images, labels):
+    """On how many devices TensorFlow has placed gradients of convolutions; it tells of functions traced meanwhile."""
+    context.enable_run_metadata()
+    tf.function(version.train_step.python_function)(state.model, state.optimizer, images, labels)
+    placed = context.export_run_metadata().partition_graphs
+    context.disable_run_metadata()
+    return len({node.device for graph in placed for node in graph.node if "Conv2DBackpropFilter" in node.op})
+
+
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
 
 
 def synchronize(state, value=None):
     tf.test.experimental.sync_devices()
+
+
+def _divide_cpu(devices):
+    """Make one CPU several logical devices, to be found where there is no GPU, for all versions of this process.
+
+    They share one strategy: a second one numbers what it adds up as the first, which TensorFlow then takes it for.
+    """
+    (cpu,) = tf.config.list_physical_devices("CPU")
+    if devices > 1:
+        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+        tf.distribute.MirroredStrategy = functools.cache(tf.distribute.MirroredStrategy)
 
 
 def _variables(model):

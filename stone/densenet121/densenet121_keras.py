@@ -10,6 +10,10 @@ from sklearn.metrics import roc_auc_score
 
 from dlrosetta import data
 
+BACKEND = keras.backend.backend()
+if BACKEND == "tensorflow":
+    import tensorflow as tf
+
 # %% Configuration
 SEED = 0
 BATCH_SIZE = 16
@@ -20,6 +24,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = len(data.chestxray_classes())
 WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+DEVICES = len(keras.distribution.list_devices()) if BACKEND in ("jax", "tensorflow") else 1
 
 
 # %% Data
@@ -43,13 +48,15 @@ class XRays(keras.utils.PyDataset):
     def __init__(self, paths, labels, training):
         super().__init__()
         self.paths, self.labels, self.training = paths, labels, training
-        self.order = np.random.permutation(len(paths)) if training else np.arange(len(paths))
+        order = np.random.permutation(len(paths)) if training else np.arange(len(paths))
+        self.order = np.resize(order, math.ceil(len(order) / DEVICES) * DEVICES)  # filled up: as many for each device
+        self.size = BATCH_SIZE // DEVICES * DEVICES
 
     def __len__(self):
-        return math.ceil(len(self.paths) / BATCH_SIZE)
+        return math.ceil(len(self.order) / self.size)
 
     def __getitem__(self, number):
-        chosen = self.order[number * BATCH_SIZE : (number + 1) * BATCH_SIZE]
+        chosen = self.order[number * self.size : (number + 1) * self.size]
         return np.stack([load(self.paths[i], self.training) for i in chosen]), self.labels[chosen]
 
 
@@ -116,6 +123,10 @@ class DenseNet(keras.Model):
 
 
 def build_model():
+    if DEVICES > 1 and BACKEND == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+    elif DEVICES > 1:
+        tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy())
     model = DenseNet()
     model(keras.Input((SIZE, SIZE, 3)))  # creates the variables, and computes nothing yet
     return model
@@ -134,12 +145,14 @@ def make_optimizer(model):
 
 # %% Train step
 def train_step(model, images, labels):
+    if DEVICES > 1 and BACKEND == "tensorflow":  # where train_on_batch gives each replica the whole batch
+        return model.fit(images, labels, len(images), shuffle=False, verbose=0).history["loss"][0]
     return model.train_on_batch(images, labels)
 
 
 # %% Evaluation
 def evaluate(model, paths, labels):
-    logits = model.predict(batches(paths, labels, training=False), verbose=0)
+    logits = model.predict(batches(paths, labels, training=False), verbose=0)[: len(labels)]
     return roc_auc_score(labels, logits, average="macro")  # of logits as of probabilities: only ranks count
 
 

@@ -1,11 +1,14 @@
 """DenseNet-121 on chest X-rays in PaddlePaddle."""
 
 # %% Imports
+import itertools
+
 import numpy as np
 import paddle
+import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import nn
-from paddle.io import DataLoader, Dataset
+from paddle.io import DataLoader, Dataset, DistributedBatchSampler
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
@@ -21,6 +24,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = len(data.chestxray_classes())
 WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+RANK, REPLICAS = dist.get_rank(), dist.get_world_size()  # of paddle.distributed.launch
 
 
 # %% Data
@@ -51,8 +55,15 @@ class XRays(Dataset):
         return (x - np.float32(MEAN).reshape(3, 1, 1)) / np.float32(DEVIATION).reshape(3, 1, 1), self.labels[number]
 
 
+epochs = itertools.count()
+
+
 def batches(paths, labels, training):
-    return DataLoader(XRays(paths, labels, training), batch_size=BATCH_SIZE, shuffle=training)
+    replicas, rank = (REPLICAS, RANK) if training else (1, 0)  # evaluation is each process's own
+    images = XRays(paths, labels, training)
+    sampler = DistributedBatchSampler(images, BATCH_SIZE // replicas, replicas, rank, shuffle=training)
+    sampler.set_epoch(next(epochs))  # seeds the order
+    return DataLoader(images, batch_sampler=sampler)
 
 
 # %% Model
@@ -110,7 +121,7 @@ class DenseNet(nn.Layer):
 
 
 def build_model():
-    return DenseNet()
+    return paddle.DataParallel(DenseNet()) if REPLICAS > 1 else DenseNet()
 
 
 # %% Loss
@@ -145,7 +156,9 @@ def evaluate(model, paths, labels):
 # %% Run
 def main():
     paddle.seed(SEED)
-    np.random.seed(SEED)  # of crops, mirrors and order
+    np.random.seed(SEED + RANK)  # of crops and mirrors: each process augments images of its own
+    if REPLICAS > 1:
+        dist.init_parallel_env()
     (train_paths, train_labels), (test_paths, test_labels) = load_data()
     model = build_model()
     optimizer = make_optimizer(model)

@@ -17,6 +17,8 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES = len(data.chestxray_classes())
 WIDTH, GROWTH, BLOCKS = 64, 32, (6, 12, 24, 16)
 NORM_EPSILON, NORM_MOMENTUM = 1e-5, 0.1
+REPLICAS = len(tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU"))
+STRATEGY = tf.distribute.MirroredStrategy() if REPLICAS > 1 else tf.distribute.get_strategy()
 
 
 # %% Data
@@ -102,8 +104,9 @@ class DenseNet(tf.keras.Model):
 
 
 def build_model():
-    model = DenseNet()
-    model(tf.keras.Input((SIZE, SIZE, 3)))  # creates the variables, and computes nothing yet
+    with STRATEGY.scope():
+        model = DenseNet()
+        model(tf.keras.Input((SIZE, SIZE, 3)))  # creates the variables, on every device, and computes nothing yet
     return model
 
 
@@ -115,18 +118,33 @@ def loss_fn(model, images, labels):
 
 # %% Optimizer
 def make_optimizer(model):
-    optimizer = tf.keras.optimizers.Adam(LEARNING_RATE, BETA1, BETA2, EPSILON)
-    optimizer.build(model.trainable_variables)  # a traced function may not create variables
+    with STRATEGY.scope():
+        optimizer = tf.keras.optimizers.Adam(LEARNING_RATE, BETA1, BETA2, EPSILON)
+        optimizer.build(model.trainable_variables)  # a traced function may not create variables
     return optimizer
 
 
 # %% Train step
-@tf.function
-def train_step(model, optimizer, images, labels):
+def spread(batch):
+    parts = [batch] * REPLICAS  # an uneven last batch is every device's as a whole
+    if len(batch) % REPLICAS == 0:
+        parts = tf.split(batch, REPLICAS)
+    return STRATEGY.experimental_distribute_values_from_function(
+        lambda replica: parts[replica.replica_id_in_sync_group]
+    )
+
+
+def replica_step(model, optimizer, images, labels):
     with tf.GradientTape() as tape:
-        loss = loss_fn(model, images, labels)
+        loss = loss_fn(model, images, labels) / REPLICAS  # for the optimizer adds up the replicas' gradients
     optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
     return loss
+
+
+@tf.function
+def train_step(model, optimizer, images, labels):
+    losses = STRATEGY.run(replica_step, (model, optimizer, spread(images), spread(labels)))
+    return STRATEGY.reduce("sum", losses, axis=None)
 
 
 # %% Evaluation
