@@ -1,10 +1,13 @@
 """Two devices make the parameters of one: real processes that average gradients, real sharding. Faults are caught."""
 
 import shutil
+import subprocess
+from dataclasses import replace
+from fnmatch import fnmatch
 
 import pytest
 
-from dlrosetta import frameworks, paths, texts
+from dlrosetta import environments, frameworks, paths, texts
 from dlrosetta.proof import run
 
 KNOWN = frameworks.find()
@@ -23,6 +26,20 @@ FAULTS = [
     ("torch", ("    loss.backward()", "    (loss * REPLICAS).backward()"), "step 1/m/"),
     # Every device does everything.
     ("flax", ('PartitionSpec("devices")', "PartitionSpec()"), "devices"),
+    ("keras_jax", ("keras.distribution.set_distribution(keras.distribution.DataParallel())", "pass"), "devices"),
+    ("tensorflow", ("tf.split(batch, REPLICAS)", "[batch] * REPLICAS"), "step 1/"),
+    ("keras_tensorflow", ('DEVICES > 1 and BACKEND == "tensorflow"', "False"), "step 1/"),
+    # Gradients are added up, not averaged.
+    ("tensorflow", ("images, labels) / REPLICAS", "images, labels)"), "step 1/m/"),
+    # Gradients are averaged twice.
+    ("tensorflow", ("images, labels) / REPLICAS", "images, labels) / REPLICAS**2"), "step 1/m/"),
+    # As in PyTorch.
+    (
+        "paddle",
+        ("paddle.DataParallel(DenseNet()) if REPLICAS > 1 else DenseNet()", "DenseNet()"),
+        "step 1 of process 1",
+    ),
+    ("paddle", ("    loss.backward()", "    (loss * REPLICAS).backward()"), "step 1/m/"),
 ]
 
 
@@ -38,6 +55,10 @@ def test_two_devices_are_one(name, slug):
             expected = "waived" if variant and variant["constants"] else "proven"
             assert cell.verdict == expected, (cell.reason, cell.detail)
             assert {"devices", "losses", "trained logits"} <= {check.name for check in cell.checks}
+            waived = [check.name for check in cell.checks if check.verdict == "waived"]
+            for waiver in TEXTS[name].waivers:
+                if "devices" in waiver and slug in waiver["frameworks"] and cell.dtype == waiver["dtype"]:
+                    assert all(any(fnmatch(one, pattern) for one in waived) for pattern in waiver["checks"]), waiver
 
 
 def prove_edited(folder, slug, old, new):
@@ -53,7 +74,10 @@ def prove_edited(folder, slug, old, new):
 
 
 @pytest.mark.frameworks
-@pytest.mark.parametrize(("slug", "edit", "first"), FAULTS)
+@pytest.mark.parametrize(
+    ("slug", "edit", "first"),
+    [pytest.param(*one, marks=[] if one[0] in USUAL else [pytest.mark.wide]) for one in FAULTS],
+)
 def test_a_fault_is_caught(tmp_path, slug, edit, first):
     cell = prove_edited(tmp_path, slug, *edit)
     assert cell.verdict == "differs", (cell.reason, cell.detail)
@@ -69,6 +93,24 @@ def test_of_processes_the_one_that_failed_is_told(tmp_path):
     cell = prove_edited(tmp_path, "torch", "    loss.backward()", fails)
     assert (cell.verdict, cell.reason) == ("failed", "ValueError: only here")
     assert cell.first_departure["section"] == "Train step"
+
+
+@pytest.mark.frameworks
+@pytest.mark.wide
+def test_keras_still_cannot_spread_on_pytorch():
+    """Then it has a version, and no longer a reason."""
+    one = KNOWN["keras_torch"]
+    assert "https://" in one.cannot["data-parallel"]
+    python = environments.ensure_all([one])[one.slug]
+    command = [python, "-c", "import keras; keras.distribution.DataParallel()"]
+    done = subprocess.run(command, env={"KERAS_BACKEND": "torch"}, capture_output=True, text=True, check=False)
+    assert "AttributeError" in done.stderr
+
+
+def test_who_cannot_spread_says_why():
+    (text,) = [text for text in TEXTS.values() if text.data_parallel]
+    one = replace(KNOWN["keras_torch"], cannot={"data-parallel": "because: https://x"})
+    assert (run.why_not(text, one, 1), run.why_not(text, one, 2)) == (None, "because: https://x")
 
 
 def test_what_is_not_spread_says_so(place):

@@ -66,7 +66,7 @@ class Framework:
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
     parallel_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on several devices
     processes: bool = False  # several devices are as many processes; otherwise one process has them all
-    cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks: why, with a link
+    cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks, or "data-parallel": why, with a link
     lacks: Mapping[str, str] = field(default_factory=dict)  # text without a version: why, with a link
     adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
 
@@ -274,7 +274,7 @@ def _links(value: Any) -> bool:
 
 
 def _reasons(value: Any) -> bool:
-    return isinstance(value, dict) and all(key in _DTYPES and _text(reason) for key, reason in value.items())
+    return isinstance(value, dict) and all(key in _CANNOT and _text(reason) for key, reason in value.items())
 
 
 def _lacking(value: Any) -> bool:
@@ -284,6 +284,7 @@ def _lacking(value: Any) -> bool:
 _CAN = ("train", "infer", "data-parallel")
 _DEVICES = ("cpu", "cuda", "rocm", "metal")
 _DTYPES = ("float32", "float64")
+_CANNOT = (*_DTYPES, "data-parallel")
 
 
 def _some(choices: tuple[str, ...]) -> tuple[str, Callable[[Any], bool], bool]:
@@ -323,7 +324,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
     "links": ('a table of names of libraries, "libx.so.1" = "libx.so.2"', _links, False),
     "size_mb": ("a whole number", _whole, False),
-    "cannot": ("a table of dtypes and reasons", _reasons, False),
+    "cannot": (f"a table of reasons by {', '.join(_CANNOT)}", _reasons, False),
     "lacks": ("a table of texts (their folders' names) and reasons", _lacking, False),
     "env": ("a table of environment variables and texts", _variables, False),
     "proof_env": ("a table of environment variables and texts", _variables, False),

@@ -71,6 +71,7 @@ def examine(
         for dtype in dtypes:
             yield failure(text, framework, version, dtype, error)
         return
+    text = replace(text, waivers=[one for one in text.waivers if one.get("devices", 1) in (1, given.devices)])
     dead: WorkerFailed | None = None
     able = [dtype for dtype in dtypes if dtype in framework.dtypes]
     questions = _questions if given.devices == 1 else parallel.questions

@@ -211,9 +211,10 @@ def why_not(text: Text, framework: Framework, devices: int) -> str | None:
         if version_of(text, framework).is_file():
             missing = f"{framework.title} does not train (framework.toml), and the text does"
         return framework.lacks.get(text.name, missing)
-    if devices > 1 and not (text.data_parallel and "data-parallel" in framework.can):
-        whose = framework.title if text.data_parallel else f"`{text.name}`"
-        return f"no version of {whose} spreads a batch over devices"
+    if devices > 1 and not text.data_parallel:
+        return f"no version of `{text.name}` spreads a batch over devices"
+    if devices > 1 and "data-parallel" not in framework.can:
+        return framework.cannot.get("data-parallel", f"no version of {framework.title} spreads a batch over devices")
     return None
 
 
