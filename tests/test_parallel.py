@@ -6,6 +6,7 @@ from dataclasses import replace
 from fnmatch import fnmatch
 
 import pytest
+from planted import TEXT
 
 from dlrosetta import environments, frameworks, paths, texts
 from dlrosetta.proof import run
@@ -111,6 +112,17 @@ def test_who_cannot_spread_says_why():
     (text,) = [text for text in TEXTS.values() if text.data_parallel]
     one = replace(KNOWN["keras_torch"], cannot={"data-parallel": "because: https://x"})
     assert (run.why_not(text, one, 1), run.why_not(text, one, 2)) == (None, "because: https://x")
+
+
+def test_what_is_waived_on_two_devices_is_not_on_one(place):
+    place.plant("tiny", ("+ gradient", "+ 1.1 * gradient"))
+    toml = place.stone / TEXT / "text.toml"
+    waiver = '[[waivers]]\nframeworks = ["tiny"]\ndtype = "float32"\nchecks = ["*"]\nbound = 9.0\nreason = "because"\n'
+    for more, verdict in ("devices = 2\n", "differs"), ("", "waived"):
+        before = toml.read_text()
+        toml.write_text(before + waiver + more)
+        assert place.prove("tiny")[1]["tiny"]["verdict"] == verdict
+        toml.write_text(before)
 
 
 def test_what_is_not_spread_says_so(place):
