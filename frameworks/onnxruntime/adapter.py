@@ -61,26 +61,37 @@ def set_parameters(model, arrays):
     return _session(found, model)
 
 
-def forward(state, images, training):
+def forward(state, inputs, training):
     (name,) = [value.name for value in state.model.get_inputs()]
-    return state.model.run(None, {name: images})[0]
+    return state.model.run(None, {name: inputs})[0]
 
 
-def record(state, images, training):
+def record(state, inputs, training):
     """A graph that also puts out what goes into and out of every layer: nothing of that is optimized away."""
     found = _graph(state.model)
-    names = {one.name for one in _initializers(found)}
+    of = {one.name: one.name.rpartition(".")[0] for one in _initializers(found)}  # a parameter, or another shape of it
+    fixed = {one.name for one in found.graph.initializer} | {""}
     seen = {}
     for node in found.graph.node:
-        for layer in {name.rpartition(".")[0] for name in node.input if name in names}:
-            first, _ = seen.get(layer, (node.input[0], None))
-            seen[layer] = first, node.output[0]
+        layers = {of[name] for name in node.input if name in of}
+        fed = [name for name in node.input if name not in fixed and name not in of]
+        if layers and not fed:
+            of[node.output[0]] = layers.pop()
+            continue
+        fixed.update(node.output if not fed else ())
+        for layer in layers:
+            first, _ = seen.get(layer, (fed[0], None))
+            seen[layer] = first, next(name for name in node.output if name)
     (given,), (result,) = ([value.name for value in values] for values in (found.graph.input, found.graph.output))
     wanted = sorted({name for pair in seen.values() for name in pair} - {given, result})
     found.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    values = _session(found, state.model).run([result, *wanted], {given: images})
-    known = dict(zip([result, *wanted], values, strict=True), **{given: images})
+    values = _session(found, state.model).run([result, *wanted], {given: inputs})
+    known = dict(zip([result, *wanted], values, strict=True), **{given: inputs})
     return {layer: (known[before], known[after]) for layer, (before, after) in seen.items()}, known[result]
+
+
+def evaluate(version, state, inputs, labels):
+    return version.evaluate(state.model, inputs, labels)
 
 
 def synchronize(state, value=None):

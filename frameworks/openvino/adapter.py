@@ -60,24 +60,36 @@ def set_parameters(model, arrays):
     return _compiled(found, model)
 
 
-def forward(state, images, training):
-    return state.model(images)[0]
+def forward(state, inputs, training):
+    return state.model(inputs)[0]
 
 
-def record(state, images, training):
+def record(state, inputs, training):
     """A graph that also puts out what goes into and out of every layer: nothing of that is optimized away."""
     found = _copy(state.model)
-    seen = {}
+    seen, of = {}, {}  # of: by an operation's own name, the layer whose parameter it is, or makes another shape of
     for node in found.get_ordered_ops():
         given = [node.input_value(place) for place in range(node.get_input_size())]
-        for layer in {name.rpartition(".")[0] for name in (_name(value.get_node()) for value in given) if name}:
-            first, _ = seen.get(layer, (given[0], None))
+        names = {value.get_node().get_friendly_name() for value in given}
+        layers = {of[name] for name in names if name in of}
+        fed = [
+            value for value in given if not _fixed(value.get_node()) and value.get_node().get_friendly_name() not in of
+        ]
+        if _name(node) or (layers and not fed):
+            of[node.get_friendly_name()] = (_name(node) or "").rpartition(".")[0] or layers.pop()
+            continue
+        for layer in layers:
+            first, _ = seen.get(layer, (fed[0], None))
             seen[layer] = first, node.output(0)
     (result,) = found.outputs
     wanted = [result.get_node().input_value(0)] + [value for pair in seen.values() for value in pair]
-    arrays = _compiled(ov.Model(wanted, found.get_parameters()), state.model)(images)
+    arrays = _compiled(ov.Model(wanted, found.get_parameters()), state.model)(inputs)
     logits, *rest = [np.array(arrays[place]) for place in range(len(wanted))]
     return {layer: (rest[2 * place], rest[2 * place + 1]) for place, layer in enumerate(seen)}, logits
+
+
+def evaluate(version, state, inputs, labels):
+    return version.evaluate(state.model, inputs, labels)
 
 
 def synchronize(state, value=None):
@@ -97,10 +109,14 @@ def _constants(found):
     return {_name(node): node for node in found.get_ordered_ops() if _name(node)}
 
 
+def _fixed(node):
+    return node.get_type_name() == "Constant"
+
+
 def _name(node):
     """A parameter's name, `layer1.0.conv1.weight`; None of other nodes, which have a type and a number for a name."""
     name = node.get_friendly_name()
-    return name if node.get_type_name() == "Constant" and re.fullmatch(r"\w+(\.\w+)+", name) else None
+    return name if _fixed(node) and re.fullmatch(r"\w+(\.\w+)+", name) else None
 
 
 def _threads():

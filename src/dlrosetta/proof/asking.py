@@ -129,9 +129,12 @@ class Asker:
             self._write("full", reference.telling(self.text, draws.initial_parameters(self.text, full=True)))
         self.worker.ask("create", seed=1, constants=constants, parameters=str(path))
 
-    def evaluate(self, batch: str) -> float:
-        """What the version's own `evaluate` says of a given batch, or of its test data where it reads files."""
-        return float(self.plain("evaluate", batch=None if self.text.files else self.file(batch))["metric"])
+    def evaluate(self, batch: str | None) -> float:
+        """What the version's own `evaluate` says of a given batch; of its test data for None, or where it reads
+        files.
+        """
+        given = None if batch is None or self.text.files else self.file(batch)
+        return float(self.plain("evaluate", batch=given)["metric"])
 
     def arrays(self, op: str, **args: Any) -> dict[str, np.ndarray]:
         """Ask for arrays; arguments that name given contents are replaced by their files."""
