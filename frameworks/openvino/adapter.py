@@ -39,7 +39,7 @@ def set_dtype(dtype):
 
 
 def to_native(array):
-    return array  # a compiled model takes and returns NumPy's
+    return array.astype(np.int32) if array.dtype.kind == "i" else array  # a compiled model takes and returns NumPy's
 
 
 def to_numpy(value):
@@ -54,7 +54,7 @@ def set_parameters(model, arrays):
     found = _copy(model)
     for name, constant in _constants(found).items():
         constant.output(0).replace(ops.constant(arrays[name], name=name).output(0))
-    for given in found.get_parameters():
+    for given in [one for one in found.get_parameters() if one.get_element_type().is_real()]:
         given.set_element_type(getattr(ov.Type, {"float32": "f32", "float64": "f64"}[_run["dtype"]]))
     found.validate_nodes_and_infer_types()
     return _compiled(found, model)
@@ -79,8 +79,12 @@ def record(state, inputs, training):
             of[node.get_friendly_name()] = (_name(node) or "").rpartition(".")[0] or layers.pop()
             continue
         for layer in layers:
-            first, _ = seen.get(layer, (fed[0], None))
-            seen[layer] = first, node.output(0)
+            above = fed[0].get_node()  # a layer norm is two operations, and the parameter the second's
+            given = above.input_value(0) if above.get_type_name() == "MVN" else fed[0]
+            first, last = seen.get(layer, (given, fed[0]))
+            if last not in fed:  # a weight that is used once more elsewhere
+                continue
+            seen[layer] = first, node.output(1 if node.get_type_name() == "GRUSequence" else 0)  # the last state
     (result,) = found.outputs
     wanted = [result.get_node().input_value(0)] + [value for pair in seen.values() for value in pair]
     arrays = _compiled(ov.Model(wanted, found.get_parameters()), state.model)(inputs)
