@@ -145,21 +145,20 @@ def _questions(
     if any(check.verdict == "differs" for check in shapes):
         return
     yield [checks.round_trip(given.parameters, ask.arrays("parameters"))]
-    traced = trains or len(text.trained) == len(text.parameters)  # a trace goes by the batch's statistics in training
-    if traced:
-        yield judge.trace(ask.arrays("trace", batch="batch"))
+    # Without training a trace is of evaluation mode, which running statistics make another.
+    kind = "" if trains or not (text.trains and text.statistics) else "evaluation "
+    yield judge.trace(ask.arrays("trace", batch="evaluation" if kind else "batch"), kind)
     # More examples than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     if judge.suspect:
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
-    if traced:
-        if not text.loud:
-            ask.create(still, "loud parameters")
-        yield judge.trace(ask.arrays("trace", batch="loud" if text.loud else "batch"), "loud ")
-        if not text.loud:
-            ask.create(still)
+    if not text.loud:
+        ask.create(still, "loud parameters")
+    yield judge.trace(ask.arrays("trace", batch="loud" if text.loud else "batch"), f"loud {kind}")
+    if not text.loud:
+        ask.create(still)
     if trains:
         yield from _training(ask, text, judge, still)
     if behaviour:
