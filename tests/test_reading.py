@@ -155,7 +155,7 @@ def test_a_closed_pipe_is_no_crash(stone):
         (("all", "torch"), "Expected one text: cnn"),
         (("cnn", "torhc"), "Received: 'torhc'. Did you mean 'torch'?"),
         (("cnn", "torch", "--section", "los"), "Did you mean 'Loss'?"),
-        (("cnn", "tensorflow"), "cnn_tensorflow.py. There are versions for: flax, keras_jax, keras_tensorflow,"),
+        (("cnn", "tensorflow"), "cnn_tensorflow.py. There are versions for: flax, keras_jax, keras_openvino,"),
         (("cnn",), "Missing argument 'FRAMEWORK...'"),
     ],
 )

@@ -101,6 +101,11 @@ def forward(state, images, training):
     return _call(state.model, images, training)
 
 
+def predict(state, images):
+    """What is timed where a version that trains is not trained: compiled, which `forward` is not."""
+    return state.model.predict_on_batch(images)
+
+
 if BACKEND == "openvino":
 
     def record(state, images, training):
@@ -163,6 +168,8 @@ def spread(version, state, images, labels):
 
 
 def evaluate(version, state, images, labels):
+    if BACKEND == "openvino" and not state.model.compiled:
+        version.make_optimizer(state.model)  # which compiles: evaluation takes loss and metrics from there
     return version.evaluate(state.model, images, labels)
 
 

@@ -40,7 +40,7 @@ def set_dtype(dtype):
 
 
 def to_native(array):
-    return array  # a session takes and returns NumPy's
+    return array.astype(np.int32) if array.dtype.kind == "i" else array  # a session takes and returns NumPy's
 
 
 def to_numpy(value):
@@ -56,31 +56,48 @@ def set_parameters(model, arrays):
     for one in _initializers(found):
         one.CopyFrom(numpy_helper.from_array(arrays[one.name], one.name))
     for value in [*found.graph.input, *found.graph.output]:
-        value.type.tensor_type.elem_type = _TYPES[_run["dtype"]]
+        if value.type.tensor_type.elem_type in _TYPES.values():
+            value.type.tensor_type.elem_type = _TYPES[_run["dtype"]]
     del found.graph.value_info[:]  # what was inferred of another precision
     return _session(found, model)
 
 
-def forward(state, images, training):
+def forward(state, inputs, training):
     (name,) = [value.name for value in state.model.get_inputs()]
-    return state.model.run(None, {name: images})[0]
+    return state.model.run(None, {name: inputs})[0]
 
 
-def record(state, images, training):
+def record(state, inputs, training):
     """A graph that also puts out what goes into and out of every layer: nothing of that is optimized away."""
     found = _graph(state.model)
-    names = {one.name for one in _initializers(found)}
-    seen = {}
+    of = {one.name: one.name.rpartition(".")[0] for one in _initializers(found)}  # a parameter, or another shape of it
+    fixed = {one.name for one in found.graph.initializer} | {""}
+    seen, turned = {}, set()  # turned: layers whose arrays have time first, as a GRU's have
     for node in found.graph.node:
-        for layer in {name.rpartition(".")[0] for name in node.input if name in names}:
-            first, _ = seen.get(layer, (node.input[0], None))
-            seen[layer] = first, node.output[0]
+        layers = {of[name] for name in node.input if name in of}
+        fed = [name for name in node.input if name not in fixed and name not in of]
+        if layers and not fed:
+            of[node.output[0]] = layers.pop()
+            continue
+        fixed.update(node.output if not fed else ())
+        for layer in layers:
+            first, last = seen.get(layer, (fed[0], fed[0]))
+            if last not in fed:  # a weight that is used once more elsewhere
+                continue
+            seen[layer] = first, node.output[1 if node.op_type == "GRU" else 0]  # of a GRU the last state
+            turned.update([layer] if node.op_type == "GRU" else [])
     (given,), (result,) = ([value.name for value in values] for values in (found.graph.input, found.graph.output))
     wanted = sorted({name for pair in seen.values() for name in pair} - {given, result})
     found.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted)
-    values = _session(found, state.model).run([result, *wanted], {given: images})
-    known = dict(zip([result, *wanted], values, strict=True), **{given: images})
-    return {layer: (known[before], known[after]) for layer, (before, after) in seen.items()}, known[result]
+    values = _session(found, state.model).run([result, *wanted], {given: inputs})
+    known = dict(zip([result, *wanted], values, strict=True), **{given: inputs})
+    told = {layer: (known[before], known[after]) for layer, (before, after) in seen.items()}
+    told.update({layer: tuple(array.swapaxes(0, 1) for array in told[layer]) for layer in turned})
+    return told, known[result]
+
+
+def evaluate(version, state, inputs, labels):
+    return version.evaluate(state.model, inputs, labels)
 
 
 def synchronize(state, value=None):

@@ -39,7 +39,7 @@ def set_dtype(dtype):
 
 
 def to_native(array):
-    return array  # a compiled model takes and returns NumPy's
+    return array.astype(np.int32) if array.dtype.kind == "i" else array  # a compiled model takes and returns NumPy's
 
 
 def to_numpy(value):
@@ -54,30 +54,46 @@ def set_parameters(model, arrays):
     found = _copy(model)
     for name, constant in _constants(found).items():
         constant.output(0).replace(ops.constant(arrays[name], name=name).output(0))
-    for given in found.get_parameters():
+    for given in [one for one in found.get_parameters() if one.get_element_type().is_real()]:
         given.set_element_type(getattr(ov.Type, {"float32": "f32", "float64": "f64"}[_run["dtype"]]))
     found.validate_nodes_and_infer_types()
     return _compiled(found, model)
 
 
-def forward(state, images, training):
-    return state.model(images)[0]
+def forward(state, inputs, training):
+    return state.model(inputs)[0]
 
 
-def record(state, images, training):
+def record(state, inputs, training):
     """A graph that also puts out what goes into and out of every layer: nothing of that is optimized away."""
     found = _copy(state.model)
-    seen = {}
+    seen, of = {}, {}  # of: by an operation's own name, the layer whose parameter it is, or makes another shape of
     for node in found.get_ordered_ops():
         given = [node.input_value(place) for place in range(node.get_input_size())]
-        for layer in {name.rpartition(".")[0] for name in (_name(value.get_node()) for value in given) if name}:
-            first, _ = seen.get(layer, (given[0], None))
-            seen[layer] = first, node.output(0)
+        names = {value.get_node().get_friendly_name() for value in given}
+        layers = {of[name] for name in names if name in of}
+        fed = [
+            value for value in given if not _fixed(value.get_node()) and value.get_node().get_friendly_name() not in of
+        ]
+        if _name(node) or (layers and not fed):
+            of[node.get_friendly_name()] = (_name(node) or "").rpartition(".")[0] or layers.pop()
+            continue
+        for layer in layers:
+            above = fed[0].get_node()  # a layer norm is two operations, and the parameter the second's
+            given = above.input_value(0) if above.get_type_name() == "MVN" else fed[0]
+            first, last = seen.get(layer, (given, fed[0]))
+            if last not in fed:  # a weight that is used once more elsewhere
+                continue
+            seen[layer] = first, node.output(1 if node.get_type_name() == "GRUSequence" else 0)  # the last state
     (result,) = found.outputs
     wanted = [result.get_node().input_value(0)] + [value for pair in seen.values() for value in pair]
-    arrays = _compiled(ov.Model(wanted, found.get_parameters()), state.model)(images)
+    arrays = _compiled(ov.Model(wanted, found.get_parameters()), state.model)(inputs)
     logits, *rest = [np.array(arrays[place]) for place in range(len(wanted))]
     return {layer: (rest[2 * place], rest[2 * place + 1]) for place, layer in enumerate(seen)}, logits
+
+
+def evaluate(version, state, inputs, labels):
+    return version.evaluate(state.model, inputs, labels)
 
 
 def synchronize(state, value=None):
@@ -97,10 +113,14 @@ def _constants(found):
     return {_name(node): node for node in found.get_ordered_ops() if _name(node)}
 
 
+def _fixed(node):
+    return node.get_type_name() == "Constant"
+
+
 def _name(node):
     """A parameter's name, `layer1.0.conv1.weight`; None of other nodes, which have a type and a number for a name."""
     name = node.get_friendly_name()
-    return name if node.get_type_name() == "Constant" and re.fullmatch(r"\w+(\.\w+)+", name) else None
+    return name if _fixed(node) and re.fullmatch(r"\w+(\.\w+)+", name) else None
 
 
 def _threads():

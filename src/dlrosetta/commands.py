@@ -54,7 +54,8 @@ def _show(text: texts.Text, cells: list[Any], verbose: bool, devices: int) -> No
                 screen.print(cell.detail, markup=False)
     asked = "is it the same model?" if devices == 1 else f"are {devices} devices the same as one?"
     screen.print(console.proof_table(f"{text.title}: {asked}", cells))
-    lines = console.reasons(cells)
+    only = console.evaluated(cells)
+    lines = [*console.reasons(cells), *([only] if only else [])]
     if lines:
         screen.print()
     for line in lines:

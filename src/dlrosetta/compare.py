@@ -31,6 +31,7 @@ from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.proof import run
+from dlrosetta.proof.cell import scope
 from dlrosetta.texts import Text
 
 DTYPE = "float32"
@@ -62,6 +63,7 @@ class Timed:
     peak_memory: int | None = None
     accuracy: float | None = None
     training: dict[str, Any] | None = None
+    scope: str = "all"  # what was proven, and what is timed: train steps, or "evaluation"
     facts: dict[str, Any] = field(default_factory=dict)
     hashes: dict[str, str] = field(default_factory=dict)
     samples: list[float] = field(default_factory=list)
@@ -78,6 +80,7 @@ class Timed:
         return {
             "framework": self.framework.slug,
             "verdict": self.verdict,
+            "scope": self.scope,
             "items_per_second": speed,
             "import_s": self.import_s,
             "first_call_s": self.first_call_s,
@@ -118,10 +121,14 @@ class Comparison:
         return found
 
     def pairs(self) -> list[dict[str, Any]]:
-        """Paired speed ratios a/b of every two timed cells; `differ` is false where the interval covers 1."""
+        """Paired speed ratios a/b of every two cells that were timed at the same; `differ` is false where the interval
+        covers 1.
+        """
         found = []
         timed = [cell for cell in self.cells if cell.samples]
         for a, b in combinations(timed, 2):
+            if a.scope != b.scope:
+                continue
             count = min(len(a.samples), len(b.samples))
             one = intervals.ratio(a.samples[:count], b.samples[:count])
             differ = not one.low <= 1 <= one.high
@@ -182,7 +189,7 @@ def compare(
             _guard(cell, lambda cell=cell: _open(cell, text, pythons[cell.framework.slug], patience, stack, given))  # type: ignore[misc]
         _rounds([cell for cell in ready if cell.worker], budget, say)
         for cell in ready:
-            if profile == "full" and cell.worker:
+            if profile == "full" and cell.worker and cell.scope == "all":
                 whole = _train if text.trains else _features
                 _guard(cell, lambda cell=cell, whole=whole: whole(cell, say))  # type: ignore[misc]
             if cell.worker:
@@ -222,7 +229,8 @@ def _proven(text: Text, framework: Framework, pythons: run.Pythons, patience: fl
     if remembered is None or remembered["verdict"] not in HOLDING:
         say(f"proving {framework.slug}")
         remembered = run.prove(text, [framework], [DTYPE], patience, pythons=pythons)[0].document()
-    return Timed(framework, remembered["verdict"], remembered["reason"], proof=proof)
+    told = remembered["verdict"], remembered["reason"]
+    return Timed(framework, *told, proof=proof, scope=scope(text, framework))
 
 
 def _guard(cell: Timed, action: Callable[[], None]) -> None:
@@ -262,7 +270,8 @@ def _open(
     names = text.names_for(cell.framework.slug, cell.framework.version)
     constants = list(text.hyperparameters)
     facts: dict[str, Any] = {"files": text.files, "layers": text.full_layers, "constants": constants, "names": names}
-    ask("open", version=str(version), dtype=DTYPE, trains=text.trains, labels=text.trains, **facts)
+    trains = cell.framework.trains(text.trains)
+    ask("open", version=str(version), dtype=DTYPE, trains=trains, labels=text.trains, **facts)
     if run.key(text, cell.framework, DTYPE) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")
     parameters = str(given.path) if given else None

@@ -17,6 +17,7 @@ from dlrosetta.proof.cell import Cell
 
 STYLES = {
     "proven": "green",
+    "evaluates": "green",
     "waived": "yellow",
     "differs": "bold red",
     "failed": "red",
@@ -102,6 +103,14 @@ def reasons(cells: Iterable[Cell]) -> list[Styled]:
     return lines
 
 
+def evaluated(cells: Iterable[Cell]) -> Styled | None:
+    """Of which frameworks the evaluation pass alone was asked about; None where of none."""
+    slugs = dict.fromkeys(cell.framework for cell in cells if cell.scope == "evaluation" and cell.checks)
+    if not slugs:
+        return None
+    return Styled(f"Of {', '.join(slugs)} the evaluation pass alone: no loss, gradients or training.", style="dim")
+
+
 def checks_table(cell: Cell) -> Table:
     """Every check of one cell, for --verbose."""
     table = Table(
@@ -115,10 +124,18 @@ def checks_table(cell: Cell) -> Table:
 
 
 def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
-    """The table of a comparison, what does not differ, on which data and machine, and where the result lies."""
+    """The table of a comparison, of the evaluation pass another where frameworks do not train; what does not differ, on
+    which data and machine, and where the result lies.
+    """
     screen = out()
     machine, unit = document["machine"], document["unit"]
-    screen.print(comparison_table(f"{text.title}: how fast?", document))
+    asked = {"all": "how fast?", "evaluation": "how fast is its evaluation pass?"}
+    scopes = [scope for scope in asked if any(cell["scope"] == scope for cell in document["cells"])]
+    for scope in scopes:
+        cells = [cell for cell in document["cells"] if cell["scope"] == scope]
+        screen.print(comparison_table(f"{text.title}: {asked[scope]}", unit, cells))
+        if scope != scopes[-1]:
+            screen.print()
     if document["profile"] == "full":
         for table in [training_table(text.metric, document)] if text.trains else agreement_tables(text.unit, document):
             screen.print()
@@ -149,16 +166,15 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         screen.print(f"Result: {path}", style="dim", soft_wrap=True)
 
 
-def comparison_table(title: str, document: dict[str, Any]) -> Table:
+def comparison_table(title: str, unit: str, cells: list[dict[str, Any]]) -> Table:
     """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest, first call, import, peak
     memory.
     """
-    cells = document["cells"]
     fastest = max((cell["items_per_second"]["median"] for cell in cells if cell["items_per_second"]), default=0.0)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("framework", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for name in (f"{document['unit']}/s", "interval", "share", "first", "import", "memory"):
+    for name in (f"{unit}/s", "interval", "share", "first", "import", "memory"):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         speed = cell["items_per_second"]

@@ -93,9 +93,11 @@ class Framework:
             hint = f"sudo apt-get install {' '.join(self.debian)}" if self.debian else f"see {self.homepage}"
             raise RosettaError(f"{self.title} needs {', '.join(self.needs)}. Not found: {', '.join(lacking)}.", hint)
 
-    def runs(self, trains: bool) -> bool:
-        """Whether it can run a text that trains, or one that does not."""
-        return "train" in self.can or not trains
+    def trains(self, text: bool) -> bool:
+        """Whether it is asked to train: the `text` does, and it can. Of a text that trains, a framework that does not
+        is asked for the evaluation pass alone.
+        """
+        return text and "train" in self.can
 
     def version_file(self, text: str) -> str:
         """Return the name of the file that it runs for a text: `cnn_keras.py`."""

@@ -10,7 +10,9 @@ times over.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -88,26 +90,32 @@ def build(text: Text, variant: str | None = None) -> Golden:
     chosen = next((one for one in text.variants if one["name"] == variant), {})
     text, constants = text.held_to(chosen), chosen.get("constants")
     labels = reference.evaluation_labels(text)
-    exact = {name: summarise(name, array) for name, array in reference.run(text, labels, constants=constants).items()}
-    worst = dict.fromkeys(exact, UNIT)
-    for number in range(FLOAT32_RUNS):
-        rounded = reference.run(text, labels, np.float32, wobble=number, constants=constants)
-        for name, array in rounded.items():
-            worst[name] = max(worst[name], distance(summarise(name, array), exact[name]))
-    metric = float(exact.pop("metric").samples[0]) if text.trains else 0.0
-    family: dict[str, float] = {}
-    for name in (
-        exact
-    ):  # one tensor's error is a single draw, at times a lucky one: its kin have the same cause and share the worst
-        kin = name.rpartition("/")[0] or name
-        family[kin] = max(family.get(kin, 0.0), worst[name])
-    worst = {name: family[name.rpartition("/")[0] or name] for name in exact}
-    tensors = {
-        name: Tensor(one.shape, one.norm, one.samples, one.projections, worst[name]) for name, one in exact.items()
-    }
+    tensors = _measured(partial(reference.run, text, labels, constants=constants))
+    metric = float(tensors.pop("metric").samples[0]) if text.trains else 0.0
     if "devices" in chosen:  # asked about on several devices alone, which is about train steps
         tensors = {name: one for name, one in tensors.items() if name.startswith(SPREAD)}
     return Golden(tensors, metric, labels)
+
+
+def evaluated(text: Text) -> dict[str, Tensor]:
+    """Activations and logits of evaluation mode, which is another where there are running statistics. They locate what
+    the evaluation logits of golden.npz have found, and are not kept there: it would grow by a third.
+    """
+    return _measured(partial(reference.evaluated, text))
+
+
+def _measured(compute: Callable[..., reference.Arrays]) -> dict[str, Tensor]:
+    """What `compute()` returns, summarised, with the rounding errors of its runs in float32."""
+    exact = {name: summarise(name, array) for name, array in compute().items()}
+    worst = dict.fromkeys(exact, UNIT)
+    for number in range(FLOAT32_RUNS):
+        for name, array in compute(dtype=np.float32, wobble=number).items():
+            worst[name] = max(worst[name], distance(summarise(name, array), exact[name]))
+    family: dict[str, float] = {}
+    for name in exact:  # one tensor's error is a single draw, at times a lucky one: its kin share the worst
+        kin = name.rpartition("/")[0] or name
+        family[kin] = max(family.get(kin, 0.0), worst[name])
+    return {name: replace(one, rounding=family[name.rpartition("/")[0] or name]) for name, one in exact.items()}
 
 
 def save(golden: Golden, path: Path) -> None:

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 # Worst first: a cell is as good as its worst precision.
 ORDER = ("failed", "differs", "not run", "waived", "proven")
-MARKS = {"none": "–", "cannot": "∅", "changed": "↻", "not run": "·"}
+MARKS = {"none": "–", "cannot": "∅", "changed": "↻", "not run": "·", "evaluates": "◐"}
 WORDS = {
     "proven": "the same model",
+    "evaluates": "the same in its evaluation pass, and does not train",
     "waived": "the same but for a measured exception",
     "differs": "not the same",
     "failed": "could not be proven",
@@ -64,10 +65,11 @@ def show(stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) -> None:
 
 
 def cell(text: texts.Text, framework: Framework) -> str:
-    """One of ORDER, "changed" (since it was last proven), "cannot" (it, or a version of it, for a reason) or "none" (no
-    version), from remembered proofs.
+    """One of ORDER, "evaluates" (all that it can be asked is proven, and it cannot be asked to train), "changed" (since
+    it was last proven), "cannot" (it, or a version of it, for a reason) or "none" (no version), from remembered proofs.
     """
     from dlrosetta.proof import run
+    from dlrosetta.proof.cell import scope
 
     if not run.has_version(text, framework):
         return "cannot" if text.name in framework.lacks else "none"
@@ -80,7 +82,8 @@ def cell(text: texts.Text, framework: Framework) -> str:
         return "changed"
     # A precision that the framework does not have says nothing of the one that it has.
     able = [verdict for verdict in verdicts if verdict != "cannot"]
-    return min(able, key=ORDER.index, default="cannot")
+    worst = min(able, key=ORDER.index, default="cannot")
+    return "evaluates" if worst == "proven" and scope(text, framework) == "evaluation" else worst
 
 
 def earlier(text: texts.Text, framework: Framework) -> list[Path]:

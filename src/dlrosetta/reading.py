@@ -77,8 +77,7 @@ def path_of(text: texts.Text, framework: Framework, known: dict[str, Framework])
     """The version's file. Raises UsageError that says which frameworks have one."""
     path = text.folder / framework.version_file(text.name)
     if not path.is_file():
-        able = [one for one in known.values() if one.runs(text.trains)]
-        there = [one.slug for one in able if (text.folder / one.version_file(text.name)).is_file()]
+        there = [one.slug for one in known.values() if (text.folder / one.version_file(text.name)).is_file()]
         hint = (
             f"rosetta read {text.name} {' '.join(there[:3])}"
             if there

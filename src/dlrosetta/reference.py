@@ -137,17 +137,7 @@ def run(
     model = _Model(text, load(text, constants))
 
     def given(arrays: Arrays, name: str) -> Arrays:
-        out = {}
-        for key, array in arrays.items():
-            if np.issubdtype(array.dtype, np.integer):
-                out[key] = array
-                continue
-            if wobble is not None:
-                array = array * (
-                    1 + scale * 2.0**-24 * draws.signs(wobble, f"{name}/{key}", array.size).reshape(array.shape)
-                )
-            out[key] = array.astype(dtype)
-        return out
+        return _moved(arrays, name, dtype, wobble, scale)
 
     parameters = given(draws.initial_parameters(text), "parameters")
     evaluation = given({**evaluation_batch(text), **({"labels": labels} if text.trains else {})}, "evaluation")
@@ -177,6 +167,39 @@ def run(
     results.update({f"loud {name}": array for name, array in extremes.items()})
     if not text.trains:
         results.update(_photos(text, dtype))
+    return results
+
+
+def _moved(arrays: Arrays, name: str, dtype: Any, wobble: int | None, scale: float = 1) -> Arrays:
+    """Arrays in `dtype`, moved as in `run`; `name` tells the draws apart."""
+    out = {}
+    for key, array in arrays.items():
+        if np.issubdtype(array.dtype, np.integer):
+            out[key] = array
+            continue
+        if wobble is not None:
+            signs = draws.signs(wobble, f"{name}/{key}", array.size).reshape(array.shape)
+            array = array * (1 + scale * 2.0**-24 * signs)
+        out[key] = array.astype(dtype)
+    return out
+
+
+def evaluated(text: Text, dtype: Any = np.float64, wobble: int | None = None) -> Arrays:
+    """Of a text with running statistics, activations and logits of evaluation mode, under the names of `run` behind
+    "evaluation " and "loud evaluation ".
+    """
+    model = _Model(text, load(text))
+    parameters = _moved(draws.initial_parameters(text), "parameters", dtype, wobble)
+    first = {key: array[0] for key, array in draws.training_batches(text).items()}
+    batches = {"evaluation ": evaluation_batch(text), "loud evaluation ": draws.loud(first, LOUD)}
+    results: Arrays = {}
+    for kind, batch in batches.items():
+
+        def tap(layer: str, x: np.ndarray, y: np.ndarray, kind: str = kind) -> None:
+            results[f"{kind}input/{layer}"], results[f"{kind}output/{layer}"] = x, y
+
+        inputs = _moved(batch, kind.strip(), dtype, wobble)[text.input]
+        results[f"{kind}logits"] = model.forward(parameters, inputs, tap)
     return results
 
 

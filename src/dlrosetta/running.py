@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from dlrosetta import environments, frameworks, machine, matrix, paths, reading, texts
+from dlrosetta import environments, frameworks, machine, matrix, paths, reading, sections, texts
 from dlrosetta.client import MARK, end_marked, worker_environment
 from dlrosetta.errors import RosettaError, UsageError
 from dlrosetta.frameworks import Framework
@@ -34,6 +34,12 @@ def show(text: str, name: str, stone: tuple[str, ...], frameworks_dir: tuple[str
     one = texts.select(text, known_texts)[0]
     framework = reading.chosen([name], known)[0]
     version = reading.path_of(one, framework, known)
+    trained = {part.name for part in sections.split(version.read_text(encoding="utf-8"))} & set(sections.OF_TRAINING)
+    if trained and not framework.trains(one.trains):
+        raise RosettaError(
+            f"{framework.title} does not train, and {version.name} does.",
+            f"rosetta prove {one.name} --frameworks {name}, which asks for its evaluation pass",
+        )
     if framework.python is None:
         raise RosettaError(
             f"Expected a framework that Python runs. Received: {name}, in {framework.language}.",

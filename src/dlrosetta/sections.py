@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 NAMES = ("Imports", "Configuration", "Data", "Model", "Loss", "Optimizer", "Train step", "Evaluation", "Run")
-OF_TRAINING = ("Loss", "Optimizer", "Train step")  # a text that does not train has none of them
+OF_TRAINING = ("Loss", "Optimizer", "Train step")  # where the text, or the framework, does not train there are none
 _MARK = re.compile(r"^\s*(?:#|//|--|%|;)\s*%%\s*(.+?)\s*$")
 _COMMENT = re.compile(r"^\s*(?:#|//|--|%|;)")  # names a layer, but does not make it
 # The function whose line stands for its section.

@@ -100,6 +100,11 @@ class Text:
         return next(name for name in self.inputs if name != "labels")
 
     @property
+    def statistics(self) -> bool:
+        """Whether there are running statistics: then evaluation mode computes what training mode does not."""
+        return len(self.trained) < len(self.parameters)
+
+    @property
     def loud(self) -> bool:
         """Whether there are larger inputs than the usual: tokens have no size."""
         return self.inputs[self.input]["draw"] not in ("tokens", "labels")

@@ -39,12 +39,14 @@ class Cell:
     reason: str | None = None
     detail: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    scope: str = "all"  # what was asked: all that the text says, or its "evaluation" alone
 
     def document(self) -> dict[str, Any]:
         return {
             "framework": self.framework,
             "dtype": self.dtype,
             "verdict": self.verdict,
+            "scope": self.scope,
             "checks": [check.document() for check in self.checks],
             "first_departure": self.first_departure,
             "reason": self.reason,
@@ -98,7 +100,13 @@ def examine(
             )
             cell = failure(text, framework, version, dtype, told, found)
         cell.facts = facts
+        cell.scope = scope(text, framework)
         yield cell
+
+
+def scope(text: Text, framework: Framework) -> str:
+    """How much of a text a framework can be asked: "all", or of one that trains, where it does not, "evaluation"."""
+    return "evaluation" if text.trains and not framework.trains(text.trains) else "all"
 
 
 def failure(
@@ -124,8 +132,8 @@ def _questions(
     Behaviour has no precision of its own: it is asked about in the first precision only.
     """
     golden = given.golden(text, framework)
-    trains = text.trains and "train" in framework.can
-    judge = Judge(text, golden, dtype, lambda check: _waiver(text, framework, dtype, check) is not None)
+    trains = framework.trains(text.trains)
+    judge = Judge(text, golden, dtype, lambda check: _waiver(text, framework, dtype, check) is not None, trains)
     ask = Asker(worker, given, text)
     constants = ask.open(version, dtype, framework, trains)
     yield checks.configuration(text, constants, trains)
@@ -138,20 +146,20 @@ def _questions(
     if any(check.verdict == "differs" for check in shapes):
         return
     yield [checks.round_trip(given.parameters, ask.arrays("parameters"))]
-    if trains or not text.trains:
-        yield judge.trace(ask.arrays("trace", batch="batch"))
+    # Without training a trace is of evaluation mode, which running statistics make another.
+    kind = "" if trains or not (text.trains and text.statistics) else "evaluation "
+    yield judge.trace(ask.arrays("trace", batch="evaluation" if kind else "batch"), kind)
     # More examples than the trace has: a rare case (a bright border) is to be the model's fault, not the train step's.
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     if judge.suspect:
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
-    if trains or not text.trains:
-        if not text.loud:
-            ask.create(still, "loud parameters")
-        yield judge.trace(ask.arrays("trace", batch="loud" if text.loud else "batch"), "loud ")
-        if not text.loud:
-            ask.create(still)
+    if not text.loud:
+        ask.create(still, "loud parameters")
+    yield judge.trace(ask.arrays("trace", batch="loud" if text.loud else "batch"), f"loud {kind}")
+    if not text.loud:
+        ask.create(still)
     if trains:
         yield from _training(ask, text, judge, still)
     if behaviour:
@@ -193,29 +201,22 @@ def _behaviour(
         return
     inputs, labels = given.data[0]
     if text.files:
-        yield from _files(ask, text, judge, list(inputs), labels)
+        yield from _files(ask, text, judge, list(inputs), labels, trains)
     else:
         yield from _data(ask, text, inputs, labels, trains)
     ask.create(small)  # dropout as the version has it: evaluation must not show it
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     yield [replace(logits, name="evaluation logits beside dropout")]
     yield modes.causal(ask, text)
-    if text.trains and ask.evaluates:
+    if ask.evaluates:
         ask.create(small, "telling")
         yield modes.evaluation(ask, judge.golden.metric)
-    known = trains and not text.files  # of files, `evaluate` has been asked about the test data already
+    known = not text.files  # of files, `evaluate` has been asked about the test data already
     if known and judge.dtype == "float32" and "EPOCHS" in text.hyperparameters:  # loaders yield float32
         ask.create_telling({"EPOCHS": 0, **{one["constant"]: 0.0 for one in text.dropout}})
         metric = ask.evaluate("test")
-        yield [
-            Check(
-                "test data",
-                abs(ask.plain("fit")["metric"] - metric) / max(1.0, abs(metric)),
-                1e-6,
-                "Data",
-                word="load_data",
-            )
-        ]
+        own = ask.plain("fit")["metric"] if trains else ask.evaluate(None)
+        yield [Check("test data", abs(own - metric) / max(1.0, abs(metric)), 1e-6, "Data", word="load_data")]
 
 
 def _photos(ask: Asker, text: Text, judge: Judge) -> Iterator[list[Check]]:
@@ -235,9 +236,11 @@ def _photos(ask: Asker, text: Text, judge: Judge) -> Iterator[list[Check]]:
     yield [judge.tensor("features", ask.arrays("features").get("features"), "Evaluation")]
 
 
-def _files(ask: Asker, text: Text, judge: Judge, paths: list[Path], labels: np.ndarray) -> Iterator[list[Check]]:
+def _files(
+    ask: Asker, text: Text, judge: Judge, paths: list[Path], labels: np.ndarray, trains: bool
+) -> Iterator[list[Check]]:
     """The same where examples are image files: as evaluation sees them, in batches that do not come out even, and
-    as training does, each cut out anywhere and every other one flipped.
+    as training does, if any, each cut out anywhere and every other one flipped.
     """
     odd = {"BATCH_SIZE": FILES_BATCH}
     shapes = checks.shapes(text.full_parameters, ask.create_full(odd)["shapes"], "full size ")
@@ -251,6 +254,8 @@ def _files(ask: Asker, text: Text, judge: Judge, paths: list[Path], labels: np.n
         judge.tensor("train images", plain["inputs/0"], "Data"),
         Check("labels", float(not np.array_equal(plain["labels/0"], labels)), 0.0, "Data"),
     ]
+    if not trains:
+        return
     wholes = reference.images(text, paths, np.float64)
     received = ask.arrays("batches", shuffle=True, epochs=statistics.EPOCHS, seed=1)
     yield statistics.augmented_batches(wholes, labels, received)
@@ -264,8 +269,7 @@ def _data(ask: Asker, text: Text, inputs: np.ndarray, labels: np.ndarray, trains
         yield shapes
         if any(check.verdict == "differs" for check in shapes):
             return
-    if trains:
-        yield statistics.initialisation(text.full_parameters, ask.arrays("parameters"))
+    yield statistics.initialisation(text.full_parameters, ask.arrays("parameters"))
     size = int(text.hyperparameters["BATCH_SIZE"])
     plain = ask.arrays("batches", shuffle=False, epochs=1, seed=1)
     yield statistics.plain_batches(text.input, inputs, labels, size, plain)

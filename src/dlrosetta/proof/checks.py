@@ -58,9 +58,19 @@ def _finite(value: float) -> float | None:
 class Judge:
     """Compares a cell's arrays with the golden in one precision."""
 
-    def __init__(self, text: Text, golden: Golden, dtype: str, excused: Callable[[Check], bool] = lambda check: False):
-        """`excused` says of a check that differs whether a waiver covers it: then it accuses no activation."""
+    def __init__(
+        self,
+        text: Text,
+        golden: Golden,
+        dtype: str,
+        excused: Callable[[Check], bool] = lambda check: False,
+        trains: bool = True,
+    ):
+        """`excused` says of a check that differs whether a waiver covers it: then it accuses no activation. Unless the
+        cell `trains` it has neither loss nor gradients.
+        """
         self.text, self.golden, self.dtype, self.excused = text, golden, dtype, excused
+        self.trains = trains and text.trains
         self.suspect: Check | None = None  # the first activation that departed and changed nothing so far
 
     def bound(self, name: str, steps: bool) -> float:
@@ -94,7 +104,7 @@ class Judge:
             checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
         last = self.text.layers[-1]["name"]
         logits = self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True)
-        if not self.text.trains:
+        if not self.trains:
             return (
                 [*checks, logits]
                 if logits.verdict == "differs"

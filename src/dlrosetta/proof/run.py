@@ -200,17 +200,14 @@ def version_of(text: Text, framework: Framework) -> Path:
 
 
 def has_version(text: Text, framework: Framework) -> bool:
-    """Whether there is a version that the framework can run: a file that it shares may be of a text that trains."""
-    return version_of(text, framework).is_file() and framework.runs(text.trains)
+    """Whether there is a version that the framework runs; of a file that trains, it may run the evaluation alone."""
+    return version_of(text, framework).is_file()
 
 
 def why_not(text: Text, framework: Framework, devices: int) -> str | None:
     """Why a framework cannot be asked about a text; None where it can."""
     if not has_version(text, framework):
-        missing = f"no version: expected {version_of(text, framework)}"
-        if version_of(text, framework).is_file():
-            missing = f"{framework.title} does not train (framework.toml), and the text does"
-        return framework.lacks.get(text.name, missing)
+        return framework.lacks.get(text.name, f"no version: expected {version_of(text, framework)}")
     if devices > 1 and not text.data_parallel:
         return f"no version of `{text.name}` spreads a batch over devices"
     if devices > 1 and "data-parallel" not in framework.can:

@@ -5,6 +5,7 @@ declares). Arrays that come in and go out are canonical; everything the framewor
 one request of docs/protocol.md, and its keyword arguments are that request's fields.
 """
 
+import inspect
 import io
 import resource
 import sys
@@ -42,7 +43,8 @@ class Session(object):
 
     def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True, files=False):
         """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none). `trains` says
-        whether it is to be trained, `labels` whether its data have any, `files` whether they are image files.
+        whether it is to be trained (if not, what it has for that is left alone), `labels` whether its data have any,
+        `files` whether they are image files.
         """
         self.layouts = Layouts(self.layout, layers, names)
         self.trains, self.labels, self.files = trains, labels, files
@@ -57,7 +59,7 @@ class Session(object):
         exec(
             compile(source, version, "exec"), module.__dict__
         )  # not imported: no bytecode beside or instead of what is read
-        wanted = FUNCTIONS + (TRAINING if trains else INFERENCE)
+        wanted = FUNCTIONS + (TRAINING if trains else () if hasattr(self.adapter, "predict") else INFERENCE)
         missing = [name for name in wanted if not callable(getattr(module, name, None))]
         if missing:
             raise AttributeError(
@@ -116,10 +118,12 @@ class Session(object):
         return {"layers": list(seen), "gradients": list(gradients)}
 
     def activations(self, batch, out, layers, training):
-        """Write the inputs of the given layers in training or evaluation mode, dropout as it is."""
+        """Write the inputs of the given layers in training or evaluation mode, dropout as it is; of a version that
+        does not train, in evaluation mode.
+        """
         inputs, _ = self._batch(tensors.load(batch))
         before = self._kept()
-        seen, _ = self._seen(inputs, training)
+        seen, _ = self._seen(inputs, training and self.trains)
         self._restore(before)
         arrays = {
             "input/" + name: self.layouts.activation_to_canonical(name, seen[name][0], True)
@@ -215,7 +219,7 @@ class Session(object):
             self.prepared = [(inputs, None) for inputs in self.version.batches(few)]
             return {"batch_size": wanted, "batches": len(self.prepared)}
         (inputs, labels), _ = self.version.load_data()
-        full = (pair for pair in self._batches(inputs, labels, True) if len(pair[1]) == wanted)
+        full = (pair for pair in self._batches(inputs, labels, self.trains) if len(pair[1]) == wanted)
         self.prepared = list(islice(full, count))
         if not self.prepared:
             raise ValueError("Expected at least one batch of %d examples. Received: none" % wanted)
@@ -275,12 +279,16 @@ class Session(object):
     # -- inside --------------------------------------------------------------------------------------------------------
 
     def _batches(self, inputs, labels, training):
-        """The version's own loader: image files are augmented in training, all else is shuffled and no more."""
-        return self.version.batches(inputs, labels, **{"training" if self.files else "shuffle": training})
+        """The version's own loader: image files are augmented in training, all else is shuffled and no more. That of
+        a version that only evaluates need not have the choice.
+        """
+        choice = "training" if self.files else "shuffle"
+        takes = self.trains or choice in inspect.signature(self.version.batches).parameters
+        return self.version.batches(inputs, labels, **({choice: training} if takes else {}))
 
-    @staticmethod
-    def _predict(version, state, inputs, labels):
-        return version.predict(state.model, inputs)
+    def _predict(self, version, state, inputs, labels):
+        predict = getattr(self.adapter, "predict", None)  # of models whose versions train elsewhere
+        return version.predict(state.model, inputs) if hasattr(version, "predict") else predict(state, inputs)
 
     def _batch(self, arrays):
         """What the version's functions take: inputs, under whatever name, and labels, where there are any."""
