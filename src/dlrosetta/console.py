@@ -81,7 +81,8 @@ def worst_check(cell: Cell) -> Any:
         wrong = [check for check in cell.checks if check.verdict == wanted]
         if wrong:
             return wrong[0] if wanted == "differs" else max(wrong, key=lambda check: check.error)
-    tensors = [check for check in cell.checks if 0 < check.bound < 1e-2]
+    largest = 1.0 if cell.dtype == "bfloat16" else 1e-2  # of a tensor's bound; those of other checks are beyond
+    tensors = [check for check in cell.checks if 0 < check.bound < largest]
     return max(tensors, key=lambda check: check.error / check.bound, default=None)
 
 
@@ -118,7 +119,8 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     """The table of a comparison, what does not differ, on which data and machine, and where the result lies."""
     screen = out()
     machine, unit = document["machine"], document["unit"]
-    screen.print(comparison_table(f"{text.title}: how fast?", document))
+    precision = "" if document["dtype"] == "float32" else f" in {document['dtype']}"
+    screen.print(comparison_table(f"{text.title}: how fast{precision}?", document))
     if document["profile"] == "full":
         for table in [training_table(text.metric, document)] if text.trains else agreement_tables(text.unit, document):
             screen.print()
@@ -139,8 +141,9 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
         style="dim",
     )
+    mixed = "bfloat16 in products, float32 elsewhere" if precision else "float32"
     screen.print(
-        "first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim"
+        f"first: first call, with compilation; memory: largest of the process; {mixed}, default track.", style="dim"
     )
     if document["weights"]:
         screen.print(f"Weights: {document['weights']}.", style="dim")

@@ -18,7 +18,9 @@ from dlrosetta.golden import Golden, distance, summarise
 from dlrosetta.texts import Text
 
 FORWARD_64, STEPS_64 = 1e-12, 1e-11  # relative bounds in float64: forward and gradients; after optimizer steps
-ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 cell may make
+ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 or bfloat16 cell may make
+WIDEST = 0.5  # a bound in bfloat16 above this is not asked about: half of a tensor lost would not show
+LEAST = 1 / 8  # of the reference's own error in bfloat16: who makes a smaller one has not computed in it
 SLIGHT = 3.0  # an activation that exceeds its bound by no more does not explain what exceeds its own by ten times that
 SURPRISE = 6.0  # decimal digits of p-value at which a statistical test fails
 
@@ -67,7 +69,17 @@ class Judge:
         """What the check `name` is allowed in this precision."""
         if self.dtype == "float64":
             return STEPS_64 if steps else FORWARD_64
-        return ROUNDINGS * self.golden.tensors[name].rounding
+        expected = self.golden.tensors[name]
+        return ROUNDINGS * (self._mixed(name) if self.dtype == "bfloat16" else expected.rounding)
+
+    def _mixed(self, name: str) -> float:
+        rounding = self.golden.tensors[name].bfloat16
+        assert rounding is not None  # run.prove has seen to it
+        return rounding
+
+    def asked(self, found: list[Check]) -> list[Check]:
+        """Those of the checks whose bound is narrow enough to tell: in bfloat16, training magnifies rounding."""
+        return [one for one in found if self.dtype != "bfloat16" or one.bound <= WIDEST]
 
     def tensor(
         self, name: str, array: np.ndarray | None, section: str, layer: str | None = None, use: bool = False
@@ -92,14 +104,13 @@ class Judge:
             # What reaches a layer is the doing of the lines before its call; what leaves it is its own.
             checks.append(self.tensor(f"{kind}input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
             checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
+        checks = self.asked(checks)
+        really = self._really(checks) if self.dtype == "bfloat16" else []
         last = self.text.layers[-1]["name"]
         logits = self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True)
         if not self.text.trains:
-            return (
-                [*checks, logits]
-                if logits.verdict == "differs"
-                else [one for one in checks if one.verdict == "proven"] + [logits]
-            )
+            right = logits.verdict == "proven"
+            return [one for one in checks if one.verdict == "proven" or not right] + [logits, *really]
         loss = self.tensor(f"{kind}loss", arrays.get("loss"), "Loss")
         gradients = [
             self.tensor(
@@ -115,7 +126,7 @@ class Judge:
         if all(check.verdict == "differs" for check in gradients):
             for check in gradients:  # every layer at once: what they share is the loss
                 check.section, check.layer = "Loss", None
-        outcome = [logits, loss, *gradients]
+        outcome = self.asked([logits, loss, *gradients])
         worst = max((check.excess for check in outcome if not self.excused(check)), default=0.0)
         if worst <= 1:
             departed = [check for check in checks if check.excess > SLIGHT]
@@ -123,7 +134,18 @@ class Judge:
             checks = [check for check in checks if check.verdict == "proven"]
         elif worst > 10 * SLIGHT:  # so much is not the doing of a sum that was rounded a little more than allowed
             checks = [check for check in checks if not 1 < check.excess <= SLIGHT]
-        return checks + outcome
+        return checks + outcome + really
+
+    def _really(self, outputs: list[Check]) -> list[Check]:
+        """That every layer with a product was computed in bfloat16: in float32 it would have come out far better."""
+        multiply = [one["name"] for one in self.text.layers if _multiplies(one)]
+        found = []
+        for one in outputs:
+            _, output, layer = one.name.partition("output/")
+            if output and layer in multiply:
+                least = LEAST * self._mixed(one.name)
+                found.append(Check(f"bfloat16 in {one.name}", float(one.error < least), 0.0, "Model", layer))
+        return found
 
     def group(self, prefix: str, arrays: dict[str, np.ndarray], section: str) -> list[Check]:
         """Every parameter under `prefix/`, and every optimizer slot that the cell could read.
@@ -140,7 +162,11 @@ class Judge:
         if len(wrong) == 1 < len(self.text.layers):
             for check in checks:
                 check.layer = _layer_of(check.name)
-        return checks
+        return self.asked(checks)
+
+
+def _multiplies(layer: dict[str, Any]) -> bool:
+    return any(spec["role"] in ("conv", "dense") for spec in layer["parameters"].values())
 
 
 def _layer_of(name: str) -> str:
