@@ -9,19 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks, paths, sections, texts
+from dlrosetta import frameworks, golden, paths, sections, texts
 from dlrosetta.proof import run
 
 ROSETTA = Path(sys.executable).with_name("rosetta")
 KNOWN = frameworks.find()
 TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dirs()).items()}
-CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in run.DTYPES if dtype not in one.dtypes]
+CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in (*run.DTYPES, run.MIXED) if dtype not in one.dtypes]
 # What a version of each language says of the project: that it takes its data from there.
 OURS = {
     ".py": ["from dlrosetta import data"],
     ".cpp": ["#include <dlrosetta/data.hpp>", "namespace data = dlrosetta::data;"],
 }
 CELLS = [(name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.has_version(text, one)]
+BOUNDED = {
+    name: all(one.bfloat16 is not None for one in golden.load(text).tensors.values()) for name, text in TEXTS.items()
+}
 # By default `cnn` is proven everywhere and the other texts where most people are; the rest with `-m wide`.
 USUAL = ("flax", "keras_tensorflow", "torch")
 
@@ -44,6 +47,9 @@ WAIVED = [
 VERSIONS = sorted({run.version_of(TEXTS[name], KNOWN[slug]) for name, slug in CELLS})
 
 
+MIXED = [(name, slug) for name, slug in CELLS if run.MIXED in KNOWN[slug].dtypes and BOUNDED[name]]
+
+
 def expected(text, slug, dtype):
     """A cell with a waiver or a variant is waived and nothing else."""
     waivers = [one for one in TEXTS[text].waivers if slug in one["frameworks"] and one["dtype"] == dtype]
@@ -53,14 +59,16 @@ def expected(text, slug, dtype):
 @pytest.fixture(scope="module")
 def proven():
     """Looks up a cell of `rosetta prove TEXT --json` by text, framework and dtype; proves all usual ones of a text at
-    once, and all others.
+    once, and all others; in mixed precision, apart.
     """
     found = {}
 
     def look(text, slug, dtype):
         if (text, slug, dtype) not in found:
-            together = [one for name, one in CELLS if name == text and usual(name, one) == usual(text, slug)]
+            those = MIXED if dtype == run.MIXED else CELLS
+            together = [one for name, one in those if name == text and usual(name, one) == usual(text, slug)]
             command = [ROSETTA, "prove", text, "--frameworks", ",".join(together), "--patience", "600", "--json"]
+            command += ["--dtype", dtype] if dtype == run.MIXED else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr + done.stdout[-4000:]
             for cell in json.loads(done.stdout)["cells"]:
@@ -90,6 +98,19 @@ def test_and_in_float64_or_it_says_why_not(proven, text, slug):
 
 
 @pytest.mark.frameworks
+@pytest.mark.parametrize(("text", "slug"), cells(MIXED))
+def test_and_in_bfloat16_where_the_framework_can(proven, text, slug):
+    cell = proven(text, slug, run.MIXED)
+    assert cell["verdict"] == expected(text, slug, run.MIXED), cell["reason"]
+    assert sum(check["name"].startswith("bfloat16 in ") for check in cell["checks"]) >= 4  # layers, twice
+
+
+def test_who_cannot_take_bfloat16_says_why():
+    for one in KNOWN.values():
+        assert run.MIXED in one.dtypes or "https://" in one.cannot[run.MIXED], one.slug
+
+
+@pytest.mark.frameworks
 @pytest.mark.parametrize(
     ("text", "slug", "number"),
     [pytest.param(*one, marks=[] if usual(*one[:2]) else [pytest.mark.wide]) for one in WAIVED],
@@ -116,7 +137,7 @@ def test_every_variant_is_still_needed(text, slug):
 @pytest.mark.parametrize(("slug", "dtype"), CANNOT)
 def test_what_cannot_be_still_cannot(slug, dtype):
     text = next(one for one in TEXTS.values() if run.has_version(one, KNOWN[slug]))
-    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=run.DTYPES)], [dtype])
+    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=(*run.DTYPES, run.MIXED))], [dtype])
     assert cell.verdict in ("differs", "failed")
 
 
