@@ -13,7 +13,7 @@ from test_schemas import SCHEMAS
 from dlrosetta import bfloat16, golden, matrix, paths, texts
 from dlrosetta.frameworks import load
 from dlrosetta.proof import run
-from dlrosetta.proof.checks import LEAST, ROUNDINGS, WIDEST, Judge
+from dlrosetta.proof.checks import LEAST, WIDEST, Judge
 
 # An adapter's switch: dense layers take their products in bfloat16, rounded to nearest.
 SWITCH = (
@@ -165,9 +165,16 @@ def test_a_bound_that_half_a_tensor_would_keep_is_not_asked_about():
     known = golden.load(text)
     judge = Judge(text, known, "bfloat16")
     wide = judge.group("step 20", {"velocity/fc1.weight": np.zeros((512, 6400))}, "Train step")
-    assert [check.name for check in wide] == [f"step 20/{name}" for name in text.shapes]
-    assert all(check.bound <= WIDEST for check in wide)
-    assert ROUNDINGS * known.tensors["step 20/velocity/fc1.weight"].bfloat16 > WIDEST
+    names = [check.name for check in wide]
+    assert names[:12] == [f"step 20/{name}" for name in text.shapes] and names[12:] == ["step 20/velocity/fc2.bias"]
+    assert all(check.bound <= WIDEST == 0.5 for check in wide)
+    assert known.tensors["step 20/velocity/fc1.weight"].bfloat16 > golden.LARGEST
+
+
+def test_what_errs_too_much_to_be_asked_about_widens_no_bound_of_its_kin():
+    worst = {"g/a": 0.02, "g/b": 0.1, "g/c": 0.3, "loss": 0.4}
+    assert golden._shared(worst, 1 / 6) == {"g/a": 0.1, "g/b": 0.1, "g/c": 0.3, "loss": 0.4}
+    assert golden._shared(worst) == {"g/a": 0.3, "g/b": 0.3, "g/c": 0.3, "loss": 0.4}
 
 
 def test_the_least_error_of_a_product_is_above_what_other_precisions_make():

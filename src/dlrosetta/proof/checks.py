@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from dlrosetta.golden import Golden, distance, summarise
+from dlrosetta.golden import LARGEST, Golden, distance, summarise
 from dlrosetta.texts import Text
 
 FORWARD_64, STEPS_64 = 1e-12, 1e-11  # relative bounds in float64: forward and gradients; after optimizer steps
 ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 or bfloat16 cell may make
-WIDEST = 0.5  # a bound in bfloat16 above this is not asked about: half of a tensor lost would not show
+WIDEST = ROUNDINGS * LARGEST  # in bfloat16 a bound above this is not asked about: half of a tensor lost would not show
 LEAST = 2.0**-10  # rounding a product to bfloat16 makes an error of 1.7e-3; in half precision it would be 2e-4
 SLIGHT = 3.0  # an activation that exceeds its bound by no more does not explain what exceeds its own by ten times that
 SURPRISE = 6.0  # decimal digits of p-value at which a statistical test fails
