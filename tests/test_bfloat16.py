@@ -136,7 +136,7 @@ def test_a_table_of_its_own_says_so_and_times_only_who_is_proven_in_float32_too(
     assert cells["biasless"]["items_per_second"] is None and cells["biasless"]["reason"].startswith("in float32, ")
     title = texts.load(place.stone / TEXT).title
     assert shown.stdout.startswith(f"{title}: how fast in bfloat16?")
-    assert "bfloat16 in products, float32 elsewhere" in shown.stdout and "; float32," not in shown.stdout
+    assert "; bfloat16 and float32 mixed," in shown.stdout and "; float32," not in shown.stdout
 
 
 def test_rosetta_alone_shows_what_is_proven_in_full_precision(machine, monkeypatch):

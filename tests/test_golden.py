@@ -48,7 +48,7 @@ def test_the_committed_golden_is_rebuilt_from_the_reference(name, variant):
         assert golden.distance(rebuilt.tensors[name], expected) < 1e-12, name
         # Rounding depends on the BLAS at hand; its size does not.
         assert 1 / 4 < rebuilt.tensors[name].rounding / expected.rounding < 4, name
-        if expected.bfloat16:
+        if expected.bfloat16:  # not on several devices
             assert 1 / 4 < rebuilt.tensors[name].bfloat16 / expected.bfloat16 < 4, name
     assert rebuilt.metric == pytest.approx(stored.metric, abs=1e-12)
     assert np.array_equal(rebuilt.labels, stored.labels)

@@ -35,7 +35,8 @@ def set_dtype(dtype):
         defaults = getattr(getattr(kind, "__init__", None), "__kwdefaults__", None) or {}
         if isinstance(kind, type) and "param_dtype" in defaults:
             defaults["param_dtype"] = jax.numpy.dtype("float32" if mixed else dtype)
-            defaults["dtype"] = jax.numpy.bfloat16 if mixed else None
+            if defaults.get("dtype") in (None, jax.numpy.bfloat16):  # one of its own stays
+                defaults["dtype"] = jax.numpy.bfloat16 if mixed else None
 
 
 def prepare_version(version, dtype):

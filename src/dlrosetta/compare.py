@@ -102,7 +102,7 @@ class Comparison:
     data: str
     cells: list[Timed]
     date: str
-    dtype: str
+    dtype: str = "float32"
     weights: str | None = None  # of a text without training: which ones
 
     def agreement(self) -> list[dict[str, Any]]:

@@ -141,7 +141,7 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
         style="dim",
     )
-    mixed = "bfloat16 in products, float32 elsewhere" if precision else "float32"
+    mixed = "bfloat16 and float32 mixed" if precision else "float32"
     screen.print(
         f"first: first call, with compilation; memory: largest of the process; {mixed}, default track.", style="dim"
     )

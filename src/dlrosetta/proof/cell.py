@@ -79,6 +79,10 @@ def examine(
             reason = framework.cannot.get(dtype, f"{framework.title} does not train in {dtype} (framework.toml)")
             yield Cell(framework.slug, dtype, "cannot", reason=reason)
             continue
+        vague = Judge(text, given.golden(text, framework), dtype).vague()
+        if vague:
+            yield Cell(framework.slug, dtype, "cannot", reason=vague)
+            continue
         found: list[Check] = []
         try:
             if dead is not None:
