@@ -1,8 +1,8 @@
 """Two ways to take the same train steps, as the median of paired ratios with its bootstrap 95 % interval.
 
-    uv run python benchmarks/loops.py overhead [FRAMEWORK ...]
+    uv run python benchmarks/loops.py overhead TEXT [FRAMEWORK ...]
         the worker's `steps`, which `rosetta compare` times, over the loop of the version's own `main`: the bar is 1.01
-    uv run python benchmarks/loops.py plain [FRAMEWORK ...]
+    uv run python benchmarks/loops.py plain TEXT [FRAMEWORK ...]
         the loop of the version's own `main` over the plainest loop of the framework's documentation (plain_*.py)
 
 Both ways run in one process on the same batches, in turn, on all cores. Below 1 the first is the faster.
@@ -22,8 +22,8 @@ HERE = Path(__file__).parent
 
 
 def main() -> None:
-    kind, *names = sys.argv[1:] or ["overhead"]
-    text = texts.select("cnn", texts.find(paths.stone_dirs()))[0]
+    kind, name, *names = sys.argv[1:] or ["overhead", "cnn"]
+    text = texts.select(name, texts.find(paths.stone_dirs()))[0]
     for framework in frameworks.select(",".join(names) or "all", frameworks.find()):
         python = environments.ensure(framework)
         env = client.worker_environment(framework.environ(machine.threads(), python.parent.parent), machine.threads())
@@ -32,11 +32,14 @@ def main() -> None:
             "adapter": str(framework.adapter),
             "layout": dict(framework.layout),
             "version": str(run.version_of(text, framework)),
-            "layers": text.layers,
+            "text": text.name,
+            "layers": text.known_layers,
             "constants": list(text.hyperparameters),
+            "names": text.names_for(framework.slug, framework.version),
+            "kind": {"trains": text.trains, "labels": text.trains, "files": text.files},
             "plain": str(HERE / f"plain_{framework.version}.py") if kind == "plain" else None,
             "rounds": ROUNDS,
-            "steps": 4,
+            "steps": 4 if text.trains and not text.files else 1,
         }
         command = [python, HERE / "loops_worker.py", json.dumps(job)]
         done = subprocess.run(
@@ -44,7 +47,8 @@ def main() -> None:
         )
         first, second = json.loads(done.stdout.splitlines()[-1])
         found = intervals.ratio(first, second)
-        print(f"{kind} {framework.slug:18} {found.median:.3f}  [{found.low:.3f}, {found.high:.3f}]", flush=True)
+        name = f"{kind} {text.name} {framework.slug}"
+        print(f"{name:40} {found.median:.3f}  [{found.low:.3f}, {found.high:.3f}]", flush=True)
 
 
 if __name__ == "__main__":

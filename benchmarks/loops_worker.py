@@ -17,7 +17,7 @@ from dlrosetta.worker.session import Session  # noqa: E402
 adapter = _load_adapter(job["adapter"])
 adapter.describe()
 session = Session(adapter, job["layout"])
-session.open(job["version"], "float32", job["layers"], job["constants"])
+session.open(job["version"], "float32", job["layers"], job["constants"], job["names"], **job["kind"])
 session.create(0)
 session.prepare(job["steps"])
 version, state, batches = session.version, session.state, session.prepared
@@ -26,10 +26,12 @@ version, state, batches = session.version, session.state, session.prepared
 def own_loop():
     """The loop of the version's main: its own train_step, called as its author calls it."""
     for images, labels in batches:
-        if "keras" in version.__dict__:
+        if not session.trains:
+            loss = version.predict(state.model, images)
+        elif "keras" in version.__dict__:
             loss = version.train_step(state.model, images, labels)
         else:
-            loss = version.train_step(state.model, state.optimizer, images, labels)
+            loss = version.train_step(state.model, *getattr(state, "stepped", (state.optimizer,)), images, labels)
     return loss
 
 
@@ -49,7 +51,7 @@ if job["plain"]:
     spec = importlib.util.spec_from_file_location("plain", job["plain"])
     plain = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(plain)
-    other = plain.make(version)
+    other = plain.make(version, job["text"])
     first, second = (lambda: timed(own_loop)), (lambda: timed(lambda: other(batches)))
 else:
     first, second = harness, (lambda: timed(own_loop))

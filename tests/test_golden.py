@@ -20,7 +20,7 @@ def text(request):
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_the_committed_golden_is_what_the_reference_computes(monkeypatch, name, variant):
-    monkeypatch.setattr(golden, "FLOAT32_RUNS", 0)  # how it rounds takes longer
+    monkeypatch.setattr(golden, "RUNS", 0)  # how it rounds takes longer
     text = texts.load(STONE[name])
     stored, rebuilt = golden.load(text, variant), golden.build(text, variant)
     assert set(stored.tensors) == set(rebuilt.tensors)
@@ -48,6 +48,8 @@ def test_the_committed_golden_is_rebuilt_from_the_reference(name, variant):
         assert golden.distance(rebuilt.tensors[name], expected) < 1e-12, name
         # Rounding depends on the BLAS at hand; its size does not.
         assert 1 / 4 < rebuilt.tensors[name].rounding / expected.rounding < 4, name
+        if expected.bfloat16:  # not on several devices
+            assert 1 / 4 < rebuilt.tensors[name].bfloat16 / expected.bfloat16 < 4, name
     assert rebuilt.metric == pytest.approx(stored.metric, abs=1e-12)
     assert np.array_equal(rebuilt.labels, stored.labels)
 
@@ -55,7 +57,7 @@ def test_the_committed_golden_is_rebuilt_from_the_reference(name, variant):
 def test_the_golden_is_steady_and_small(text):
     stored = golden.load(text)
     assert max(one.rounding for one in stored.tensors.values()) < 1e-4
-    assert text.golden.stat().st_size < 450_000
+    assert text.golden.stat().st_size < 500_000  # of DenseNet-121, with 1,287 tensors
 
 
 @pytest.mark.parametrize("entry", [0, 5_000, 99_999])

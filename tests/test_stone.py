@@ -9,19 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks, paths, sections, texts
+from dlrosetta import frameworks, golden, paths, sections, texts
 from dlrosetta.proof import run
+from dlrosetta.proof.checks import Judge
 
 ROSETTA = Path(sys.executable).with_name("rosetta")
 KNOWN = frameworks.find()
 TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dirs()).items()}
-CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in run.DTYPES if dtype not in one.dtypes]
+CANNOT = [(slug, dtype) for slug, one in KNOWN.items() for dtype in (*run.DTYPES, run.MIXED) if dtype not in one.dtypes]
 # What a version of each language says of the project: that it takes its data from there.
 OURS = {
     ".py": ["from dlrosetta import data"],
     ".cpp": ["#include <dlrosetta/data.hpp>", "namespace data = dlrosetta::data;"],
 }
 CELLS = [(name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.has_version(text, one)]
+VAGUE = {name for name, text in TEXTS.items() if Judge(text, golden.load(text), run.MIXED).vague()}
 # By default `cnn` is proven everywhere and the other texts where most people are; the rest with `-m wide`.
 USUAL = ("flax", "keras_tensorflow", "torch")
 
@@ -45,6 +47,9 @@ WAIVED = [
 VERSIONS = sorted({run.version_of(TEXTS[name], KNOWN[slug]) for name, slug in CELLS})
 
 
+MIXED = [(name, slug) for name, slug in CELLS if run.MIXED in KNOWN[slug].dtypes and name not in VAGUE]
+
+
 def expected(text, slug, dtype):
     """A cell with a waiver or a variant is waived and nothing else."""
     waivers = [
@@ -58,14 +63,16 @@ def expected(text, slug, dtype):
 @pytest.fixture(scope="module")
 def proven():
     """Looks up a cell of `rosetta prove TEXT --json` by text, framework and dtype; proves all usual ones of a text at
-    once, and all others.
+    once, and all others; in mixed precision, apart.
     """
     found = {}
 
     def look(text, slug, dtype):
         if (text, slug, dtype) not in found:
-            together = [one for name, one in CELLS if name == text and usual(name, one) == usual(text, slug)]
+            those = MIXED if dtype == run.MIXED else CELLS
+            together = [one for name, one in those if name == text and usual(name, one) == usual(text, slug)]
             command = [ROSETTA, "prove", text, "--frameworks", ",".join(together), "--patience", "600", "--json"]
+            command += ["--dtype", dtype] if dtype == run.MIXED else []
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr + done.stdout[-4000:]
             for cell in json.loads(done.stdout)["cells"]:
@@ -95,6 +102,26 @@ def test_and_in_float64_or_it_says_why_not(proven, text, slug):
 
 
 @pytest.mark.frameworks
+@pytest.mark.parametrize(("text", "slug"), cells(MIXED))
+def test_and_in_bfloat16_where_the_framework_can(proven, text, slug):
+    cell = proven(text, slug, run.MIXED)
+    assert cell["verdict"] == expected(text, slug, run.MIXED), cell["reason"]
+    assert sum(check["name"].startswith("bfloat16 in ") for check in cell["checks"]) >= 4  # layers, twice
+
+
+@pytest.mark.frameworks
+def test_a_text_of_which_bfloat16_tells_too_little_is_not_proven_in_it():
+    assert {"densenet121"} == VAGUE
+    (cell,) = run.prove(TEXTS["densenet121"], [KNOWN["torch"]], [run.MIXED])
+    assert cell.verdict == "cannot" and "err by more than a sixth in bfloat16" in cell.reason
+
+
+def test_who_cannot_take_bfloat16_says_why():
+    for one in KNOWN.values():
+        assert run.MIXED in one.dtypes or "https://" in one.cannot[run.MIXED], one.slug
+
+
+@pytest.mark.frameworks
 @pytest.mark.parametrize(
     ("text", "slug", "number"),
     [pytest.param(*one, marks=[] if usual(*one[:2]) else [pytest.mark.wide]) for one in WAIVED],
@@ -121,7 +148,7 @@ def test_every_variant_is_still_needed(text, slug):
 @pytest.mark.parametrize(("slug", "dtype"), CANNOT)
 def test_what_cannot_be_still_cannot(slug, dtype):
     text = next(one for one in TEXTS.values() if run.has_version(one, KNOWN[slug]))
-    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=run.DTYPES)], [dtype])
+    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=(*run.DTYPES, run.MIXED))], [dtype])
     assert cell.verdict in ("differs", "failed")
 
 

@@ -33,6 +33,53 @@ def seed(number):
 
 def set_dtype(dtype):
     jax.config.update("jax_enable_x64", dtype == "float64")  # what layers and initializers go by
+    eqx.nn.BatchNorm.__call__ = _norm_in_float32 if dtype == "bfloat16" else _norm
+
+
+def prepare_version(version, dtype):
+    """Mixed precision as jmp has it: the model is called with its parameters and inputs cast to bfloat16, and what it
+    returns is cast to float32. https://github.com/google-deepmind/jmp
+    """
+    if dtype != "bfloat16":
+        return
+    build_model = version.build_model
+
+    def built():
+        model = build_model()
+        kind = type(_parts(model)[0])
+        if "_in_bfloat16" not in vars(kind):
+            original = kind._in_bfloat16 = kind.__call__
+
+            def call(self, inputs, *others, **more):
+                result = original(_cast(self), _cast(inputs), *others, **more)
+                return jax.tree.map(lambda value: _cast(value, jax.numpy.float32), result)
+
+            kind.__call__ = call
+        return model
+
+    version.build_model = built
+
+
+def _cast(tree, dtype=jax.numpy.bfloat16):
+    """The tree with its numbers in `dtype`, but for those of batch norm; the tree itself where they are."""
+
+    def cast(value):
+        return value.astype(dtype) if eqx.is_inexact_array(value) else value
+
+    def is_leaf(value):
+        return isinstance(value, eqx.nn.BatchNorm)
+
+    numbers = [value for value in jax.tree.leaves(tree, is_leaf=is_leaf) if eqx.is_inexact_array(value)]
+    return tree if all(value.dtype == dtype for value in numbers) else jax.tree.map(cast, tree, is_leaf=is_leaf)
+
+
+_norm = eqx.nn.BatchNorm.__call__
+
+
+def _norm_in_float32(layer, x, state, **more):
+    """Statistics are those of many numbers, which bfloat16 does not add up: jmp too leaves norms in full precision."""
+    result, state = _norm(layer, x.astype(jax.numpy.float32), state, **more)
+    return result.astype(x.dtype), state
 
 
 def to_native(array):
@@ -90,6 +137,7 @@ def record(state, images, training):
     """
     model, *norms = _parts(state.model)
     used = model if training else eqx.nn.inference_mode(model)
+    used = _cast(used) if "_in_bfloat16" in vars(type(used)) else used  # whose layers are then those that are called
     named, seen = layers(used), {}
 
     def one(image, norms, *key):

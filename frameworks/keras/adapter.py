@@ -50,8 +50,9 @@ def seed(number):
 def set_dtype(dtype):
     if BACKEND == "jax":
         jax.config.update("jax_enable_x64", dtype == "float64")
-    keras.config.set_floatx(dtype)
-    keras.config.set_dtype_policy(dtype)
+    mixed = dtype == "bfloat16"  # https://keras.io/api/mixed_precision/; Keras's losses are in float32 by themselves
+    keras.config.set_floatx("float32" if mixed else dtype)
+    keras.config.set_dtype_policy("mixed_bfloat16" if mixed else dtype)
 
 
 def to_native(array):
@@ -59,7 +60,8 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return keras.ops.convert_to_numpy(value)
+    array = keras.ops.convert_to_numpy(value)
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array  # not one of NumPy's own
 
 
 def make_optimizer(version, state):

@@ -14,6 +14,8 @@ import paddle.distributed as dist
 STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}  # Paddle's last part of a name: the texts'
 OWN_STATISTICS = {ours: own for own, ours in STATISTICS.items()}
 
+_mixed = False
+
 
 def describe():
     if "ROSETTA_MEETING" in os.environ:
@@ -28,7 +30,23 @@ def seed(number):
 
 
 def set_dtype(dtype):
-    paddle.set_default_dtype(dtype)
+    """Mixed precision by auto_cast at level O1: of the forward pass and the loss.
+    https://www.paddlepaddle.org.cn/documentation/docs/en/api/paddle/amp/auto_cast_en.html
+    """
+    global _mixed
+    _mixed = dtype == "bfloat16"
+    paddle.set_default_dtype("float32" if _mixed else dtype)
+
+
+def prepare_version(version, dtype):
+    if _mixed:
+        for name in ("loss_fn", "predict", "evaluate"):
+            if hasattr(version, name):
+                setattr(version, name, _autocast()(getattr(version, name)))
+
+
+def _autocast():
+    return paddle.amp.auto_cast(_mixed, level="O1", dtype="bfloat16")
 
 
 def to_native(array):
@@ -36,7 +54,7 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return value.numpy()
+    return (value.astype("float32") if value.dtype == paddle.bfloat16 else value).numpy()  # NumPy has none
 
 
 def make_optimizer(version, state):
@@ -65,7 +83,7 @@ def forward(state, images, training):
     state.model.train() if training else state.model.eval()
     paddle.jit.enable_to_static(False)
     try:
-        with paddle.no_grad():
+        with paddle.no_grad(), _autocast():
             return state.model(images)
     finally:
         paddle.jit.enable_to_static(True)

@@ -22,8 +22,28 @@ def seed(number):
 
 
 def set_dtype(dtype):
-    tf.keras.backend.set_floatx(dtype)
-    tf.keras.config.set_dtype_policy(dtype)
+    """Mixed precision by Keras's policy; logits are cast to float32 before the loss, as TensorFlow's guide has it.
+    https://www.tensorflow.org/guide/mixed_precision
+    """
+    mixed = dtype == "bfloat16"
+    tf.keras.backend.set_floatx("float32" if mixed else dtype)
+    tf.keras.config.set_dtype_policy("mixed_bfloat16" if mixed else dtype)
+
+
+def prepare_version(version, dtype):
+    if dtype != "bfloat16":
+        return
+    build_model = version.build_model
+
+    def built():
+        model = build_model()
+        kind = type(model)
+        if "_in_bfloat16" not in vars(kind):
+            kind._in_bfloat16 = kind.__call__
+            kind.__call__ = lambda self, *args, **more: tf.cast(self._in_bfloat16(*args, **more), tf.float32)
+        return model
+
+    version.build_model = built
 
 
 def to_native(array):
@@ -31,7 +51,7 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return value.numpy()
+    return (tf.cast(value, tf.float32) if value.dtype == tf.bfloat16 else value).numpy()  # NumPy has none
 
 
 def make_optimizer(version, state):

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+_mixed = False
+
 
 def describe():
     torch.set_num_threads(int(os.environ.get("ROSETTA_THREADS", "0")) or torch.get_num_threads())
@@ -24,7 +26,19 @@ def seed(number):
 
 
 def set_dtype(dtype):
-    torch.set_default_dtype(getattr(torch, dtype))
+    """Mixed precision by autocast: of the forward pass and the loss, not of the backward pass and the optimizer.
+    https://docs.pytorch.org/docs/stable/amp.html
+    """
+    global _mixed
+    _mixed = dtype == "bfloat16"
+    torch.set_default_dtype(torch.float32 if _mixed else getattr(torch, dtype))
+
+
+def prepare_version(version, dtype):
+    if _mixed:
+        for name in ("loss_fn", "predict", "evaluate"):
+            if hasattr(version, name):
+                setattr(version, name, _autocast()(getattr(version, name)))
 
 
 def to_native(array):
@@ -33,7 +47,8 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return value.detach().cpu().numpy()
+    value = value.detach().cpu()
+    return (value.float() if value.dtype == torch.bfloat16 else value).numpy()  # NumPy has none
 
 
 def make_optimizer(version, state):
@@ -61,7 +76,7 @@ def set_parameters(model, arrays):
 
 def forward(state, images, training):
     state.model.train(training)
-    with torch.no_grad():
+    with torch.no_grad(), _autocast():
         return state.model(images.to(_device(state)))
 
 
@@ -124,6 +139,11 @@ def evaluate(version, state, images, labels):
 def synchronize(state, value=None):
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def _autocast():
+    kind = torch.accelerator.current_accelerator().type if torch.accelerator.is_available() else "cpu"
+    return torch.autocast(kind, torch.bfloat16, enabled=_mixed)
 
 
 def _alone(model):

@@ -96,7 +96,11 @@ def read(text: str, frameworks: tuple[str, ...], sections: tuple[str, ...], **wh
 @rosetta.command(short_help="Is it the same model?")
 @click.argument("text")
 @FRAMEWORKS
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="One precision only. [default: both]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64", "bfloat16"]),
+    help="One precision only; bfloat16: mixed. [default: float32 and float64]",
+)
 @click.option("--verbose", is_flag=True, help="Show every tensor.")
 @click.option(
     "--devices",
@@ -142,16 +146,30 @@ def prove(
     metavar="SECONDS",
     help="Time for the rounds of all cells together.",
 )
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="The precision of all cells; bfloat16: mixed.",
+)
 @JSON
 @PATIENCE
 @places
 def compare(
-    text: str, frameworks: str | None, profile: str, budget: float, as_json: bool, patience: float, **where: Any
+    text: str,
+    frameworks: str | None,
+    profile: str,
+    budget: float,
+    dtype: str,
+    as_json: bool,
+    patience: float,
+    **where: Any,
 ) -> None:
     """How fast is it, and with --profile full how good? Proves each cell of TEXT, then times those that hold."""
     from dlrosetta import commands
 
-    sys.exit(commands.compare(text, frameworks, profile, budget, as_json, patience, **where))
+    sys.exit(commands.compare(text, frameworks, profile, budget, dtype, as_json, patience, **where))
 
 
 @rosetta.command(short_help="Train and evaluate one version as its author wrote it.")

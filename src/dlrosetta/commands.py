@@ -23,8 +23,13 @@ def prove(
     frameworks_dir: tuple[str, ...],
 ) -> int:
     """`rosetta prove`: a table a text, then a line for each cell that is not simply proven."""
+    from dlrosetta.errors import UsageError
     from dlrosetta.proof import run
 
+    if devices > 1 and dtype == run.MIXED:
+        raise UsageError(
+            f"Expected --devices in float32 or float64. Received: {dtype}", f"rosetta prove {text} --devices 2"
+        )
     known = frameworks.find(frameworks_dir)
     wanted = frameworks.select(names, known)
     dtypes = [dtype] if dtype else list(run.DTYPES)
@@ -67,6 +72,7 @@ def compare(
     names: str | None,
     profile: str,
     budget: float,
+    dtype: str,
     as_json: bool,
     patience: float,
     stone: tuple[str, ...],
@@ -84,7 +90,7 @@ def compare(
         obtain_weights(one)
         pythons = run.interpreters(one, wanted)
         with console.err().status(f"{one.name}: starting") as status:
-            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons)
+            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons, dtype)
         document = found.document()
         documents.append(document)
         path = None

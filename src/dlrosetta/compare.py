@@ -34,7 +34,6 @@ from dlrosetta.proof import run
 from dlrosetta.proof.cell import scope
 from dlrosetta.texts import Text
 
-DTYPE = "float32"
 ROUND_S = 0.25  # a round lasts at least this long, so that fences and clocks weigh nothing
 BATCHES = 16  # full batches kept in memory and used in turn;
 FEW_BATCHES = 2  # where nothing is trained, and nothing depends on what is in them
@@ -53,6 +52,7 @@ class Timed:
     framework: Framework
     verdict: str
     reason: str | None = None
+    dtype: str = "float32"
     proof: str = ""  # what exactly was proven: run.key
     worker: Worker | None = None
     batch_size: int = 0
@@ -105,6 +105,7 @@ class Comparison:
     data: str
     cells: list[Timed]
     date: str
+    dtype: str = "float32"
     weights: str | None = None  # of a text without training: which ones
 
     def agreement(self) -> list[dict[str, Any]]:
@@ -144,7 +145,7 @@ class Comparison:
             "track": "default",
             "data": self.data,
             "unit": self.text.unit,
-            "dtype": DTYPE,
+            "dtype": self.dtype,
             "date": self.date,
             "machine": machine.facts(),
             "cells": [cell.document() for cell in self.cells],
@@ -171,14 +172,15 @@ def compare(
     patience: float = 120.0,
     say: Say = lambda line: None,
     pythons: run.Pythons | None = None,
+    dtype: str = "float32",
 ) -> Comparison:
-    """Prove, then time, every given cell. `budget` is seconds of rounds for all cells together; `say` hears what is
-    going on. `pythons` as in `run.prove`.
+    """Prove, then time, every given cell in `dtype`. `budget` is seconds of rounds for all cells together; `say` hears
+    what is going on. `pythons` as in `run.prove`.
     """
     wanted = list(frameworks)
     if pythons is None:
         pythons = run.interpreters(text, wanted)
-    cells = [_proven(text, framework, pythons, patience, say) for framework in wanted]
+    cells = [_proven(text, framework, dtype, pythons, patience, say) for framework in wanted]
     ready = [cell for cell in cells if cell.verdict in HOLDING]
     with ExitStack() as stack:
         given = None
@@ -195,7 +197,7 @@ def compare(
             if cell.worker:
                 _guard(cell, lambda cell=cell: _measure_memory(cell))  # type: ignore[misc]
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return Comparison(text, profile, data_name(text), cells, date, given.title if given else None)
+    return Comparison(text, profile, data_name(text), cells, date, dtype, given.title if given else None)
 
 
 def data_name(text: Text) -> str:
@@ -208,7 +210,8 @@ def data_name(text: Text) -> str:
 def save(document: dict[str, Any]) -> Path:
     """Write a result, beside and renamed, into the user's folder of results."""
     stamp = document["date"].replace(":", "").replace("+0000", "Z")
-    path = paths.results_dir() / f"{document['text']}-{document['profile']}-{stamp}-{os.getpid()}.json"
+    apart = "" if document["dtype"] == "float32" else f"-{document['dtype']}"
+    path = paths.results_dir() / f"{document['text']}-{document['profile']}{apart}-{stamp}-{os.getpid()}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         paths.write(path, (json.dumps(document, indent=1, allow_nan=False) + "\n").encode())
@@ -222,15 +225,27 @@ def save(document: dict[str, Any]) -> Path:
 # -- one cell ----------------------------------------------------------------------------------------------------------
 
 
-def _proven(text: Text, framework: Framework, pythons: run.Pythons, patience: float, say: Say) -> Timed:
-    """The cell's verdict, remembered if nothing that it depends on has changed, else proven now."""
-    proof = run.key(text, framework, DTYPE)
-    remembered = run.recall(text, framework, DTYPE)
+def _proven(text: Text, framework: Framework, dtype: str, pythons: run.Pythons, patience: float, say: Say) -> Timed:
+    """The cell's verdict; in mixed precision, of which behaviour is not asked, float32's where that does not hold."""
+    proof = run.key(text, framework, dtype)
+    found = _verdict(text, framework, "float32", pythons, patience, say)
+    if dtype != "float32":
+        if found["verdict"] in HOLDING:
+            found = _verdict(text, framework, dtype, pythons, patience, say)
+        elif found["reason"]:
+            found["reason"] = f"in float32, {found['reason']}"
+    return Timed(framework, found["verdict"], found["reason"], dtype, proof, scope=scope(text, framework))
+
+
+def _verdict(
+    text: Text, framework: Framework, dtype: str, pythons: run.Pythons, patience: float, say: Say
+) -> dict[str, Any]:
+    """The proof's cell, remembered if nothing that it depends on has changed, else proven now."""
+    remembered = run.recall(text, framework, dtype)
     if remembered is None or remembered["verdict"] not in HOLDING:
         say(f"proving {framework.slug}")
-        remembered = run.prove(text, [framework], [DTYPE], patience, pythons=pythons)[0].document()
-    told = remembered["verdict"], remembered["reason"]
-    return Timed(framework, *told, proof=proof, scope=scope(text, framework))
+        remembered = run.prove(text, [framework], [dtype], patience, pythons=pythons)[0].document()
+    return remembered
 
 
 def _guard(cell: Timed, action: Callable[[], None]) -> None:
@@ -271,8 +286,8 @@ def _open(
     constants = list(text.hyperparameters)
     facts: dict[str, Any] = {"files": text.files, "layers": text.full_layers, "constants": constants, "names": names}
     trains = cell.framework.trains(text.trains)
-    ask("open", version=str(version), dtype=DTYPE, trains=trains, labels=text.trains, **facts)
-    if run.key(text, cell.framework, DTYPE) != cell.proof:
+    ask("open", version=str(version), dtype=cell.dtype, trains=trains, labels=text.trains, **facts)
+    if run.key(text, cell.framework, cell.dtype) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")
     parameters = str(given.path) if given else None
     ask("create", seed=int(text.hyperparameters.get("SEED", 0)), parameters=parameters)

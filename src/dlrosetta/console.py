@@ -82,7 +82,8 @@ def worst_check(cell: Cell) -> Any:
         wrong = [check for check in cell.checks if check.verdict == wanted]
         if wrong:
             return wrong[0] if wanted == "differs" else max(wrong, key=lambda check: check.error)
-    tensors = [check for check in cell.checks if 0 < check.bound < 1e-2]
+    largest = 1.0 if cell.dtype == "bfloat16" else 1e-2  # of a tensor's bound; those of other checks are beyond
+    tensors = [check for check in cell.checks if 0 < check.bound < largest]
     return max(tensors, key=lambda check: check.error / check.bound, default=None)
 
 
@@ -129,11 +130,12 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     """
     screen = out()
     machine, unit = document["machine"], document["unit"]
-    asked = {"all": "how fast?", "evaluation": "how fast is its evaluation pass?"}
+    precision = "" if document["dtype"] == "float32" else f" in {document['dtype']}"
+    asked = {"all": "how fast{}?", "evaluation": "how fast is its evaluation pass{}?"}
     scopes = [scope for scope in asked if any(cell["scope"] == scope for cell in document["cells"])]
     for scope in scopes:
         cells = [cell for cell in document["cells"] if cell["scope"] == scope]
-        screen.print(comparison_table(f"{text.title}: {asked[scope]}", unit, cells))
+        screen.print(comparison_table(f"{text.title}: {asked[scope].format(precision)}", unit, cells))
         if scope != scopes[-1]:
             screen.print()
     if document["profile"] == "full":
@@ -156,8 +158,9 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
         style="dim",
     )
+    mixed = "bfloat16 and float32 mixed" if precision else "float32"
     screen.print(
-        "first: first call, with compilation; memory: largest of the process; float32, default track.", style="dim"
+        f"first: first call, with compilation; memory: largest of the process; {mixed}, default track.", style="dim"
     )
     if document["weights"]:
         screen.print(f"Weights: {document['weights']}.", style="dim")

@@ -285,7 +285,7 @@ def _lacking(value: Any) -> bool:
 
 _CAN = ("train", "infer", "data-parallel")
 _DEVICES = ("cpu", "cuda", "rocm", "metal")
-_DTYPES = ("float32", "float64")
+_DTYPES = ("float32", "float64", "bfloat16")  # the last: mixed precision
 _CANNOT = (*_DTYPES, "data-parallel")
 
 

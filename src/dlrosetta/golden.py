@@ -4,16 +4,18 @@ random signs.
 Samples show where a tensor departs; products with fixed random vectors of ±1 see every entry, so no change goes unseen
 (the expected square of such a product of a difference is the difference's squared norm). Beside them stands the
 rounding error that the reference itself makes in float32, by the same measure: it is what a cell is allowed, three
-times over.
+times over. What it makes of mixed precision with bfloat16 stands there too.
 """
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,15 +25,17 @@ from dlrosetta.texts import Text
 
 SAMPLES = 256
 PROJECTIONS = 4
-FLOAT32_RUNS = 5
+RUNS = 5  # of the reference in float32, and as many in mixed precision
 SPREAD = ("step ", "losses", "trained ")  # what a proof on several devices compares
+LARGEST = 1 / 6  # of an error in mixed precision: of what is off by more, three times that says nothing
 UNIT = 2.0**-23  # a rounding error below one unit in the last place of float32 is luck, not precision
 
 
 @dataclass(frozen=True)
 class Tensor:
     """Of one tensor: shape, Euclidean norm, samples at `positions(name, size)`, products with `PROJECTIONS` sign
-    vectors.
+    vectors; the reference's rounding error in float32, and in mixed precision with bfloat16, or None where that has
+    never been measured.
     """
 
     shape: tuple[int, ...]
@@ -39,6 +43,7 @@ class Tensor:
     samples: np.ndarray
     projections: np.ndarray
     rounding: float = 0.0
+    bfloat16: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,22 @@ def distance(received: Tensor, expected: Tensor) -> float:
 
 
 def build(text: Text, variant: str | None = None) -> Golden:
-    """Run the reference in float64, and in float32 several times over for its rounding error; or a variant of it."""
+    """Run the reference in float64, and in float32 and in mixed precision several times over for its rounding errors;
+    or a variant of it.
+    """
     chosen = next((one for one in text.variants if one["name"] == variant), {})
     text, constants = text.held_to(chosen), chosen.get("constants")
     labels = reference.evaluation_labels(text)
-    tensors = _measured(partial(reference.run, text, labels, constants=constants))
-    metric = float(tensors.pop("metric").samples[0]) if text.trains else 0.0
+    exact, worst = _measured(partial(reference.run, text, labels, constants=constants))
+    mixed = dict(worst)  # what is in float32 in mixed precision too makes that error
+    if "devices" not in chosen:
+        for number in range(RUNS):
+            _widen(mixed, reference.mixed(text, number, constants), exact)
+    metric = float(exact.pop("metric").samples[0]) if text.trains else 0.0
+    worst, mixed = _shared(worst), _shared(mixed, LARGEST)
+    tensors = {name: replace(one, rounding=worst[name], bfloat16=mixed[name]) for name, one in exact.items()}
     if "devices" in chosen:  # asked about on several devices alone, which is about train steps
-        tensors = {name: one for name, one in tensors.items() if name.startswith(SPREAD)}
+        tensors = {name: replace(one, bfloat16=None) for name, one in tensors.items() if name.startswith(SPREAD)}
     return Golden(tensors, metric, labels)
 
 
@@ -101,40 +114,57 @@ def evaluated(text: Text) -> dict[str, Tensor]:
     """Activations and logits of evaluation mode, which is another where there are running statistics. They locate what
     the evaluation logits of golden.npz have found, and are not kept there: it would grow by a third.
     """
-    return _measured(partial(reference.evaluated, text))
+    exact, worst = _measured(partial(reference.evaluated, text))
+    worst = _shared(worst)
+    return {name: replace(one, rounding=worst[name]) for name, one in exact.items()}
 
 
-def _measured(compute: Callable[..., reference.Arrays]) -> dict[str, Tensor]:
-    """What `compute()` returns, summarised, with the rounding errors of its runs in float32."""
+def _measured(compute: Callable[..., reference.Arrays]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """What `compute()` returns, summarised, and the worst error of each tensor in its runs in float32."""
     exact = {name: summarise(name, array) for name, array in compute().items()}
     worst = dict.fromkeys(exact, UNIT)
-    for number in range(FLOAT32_RUNS):
-        for name, array in compute(dtype=np.float32, wobble=number).items():
+    for number in range(RUNS):
+        _widen(worst, compute(dtype=np.float32, wobble=number), exact)
+    return exact, worst
+
+
+def _widen(worst: dict[str, float], arrays: dict[str, np.ndarray], exact: dict[str, Tensor]) -> None:
+    """Raise each tensor's worst error to that of these arrays."""
+    for name, array in arrays.items():
+        if name in exact:
             worst[name] = max(worst[name], distance(summarise(name, array), exact[name]))
+
+
+def _shared(worst: dict[str, float], largest: float = math.inf) -> dict[str, float]:
+    """One tensor's error is a single draw, at times a lucky one: its kin have the same cause and share the worst. One
+    that is above `largest` is its own alone.
+    """
     family: dict[str, float] = {}
-    for name in exact:  # one tensor's error is a single draw, at times a lucky one: its kin share the worst
+    for name, error in worst.items():
         kin = name.rpartition("/")[0] or name
-        family[kin] = max(family.get(kin, 0.0), worst[name])
-    return {name: replace(one, rounding=family[name.rpartition("/")[0] or name]) for name, one in exact.items()}
+        family[kin] = max(family.get(kin, 0.0), error if error <= largest else 0.0)
+    return {name: max(error, family[name.rpartition("/")[0] or name]) for name, error in worst.items()}
 
 
 def save(golden: Golden, path: Path) -> None:
     """Write golden.npz, beside and renamed."""
     names = sorted(golden.tensors)
     tensors = [golden.tensors[name] for name in names]
+    arrays: dict[str, Any] = {
+        "names": np.array(names),
+        "shapes": np.array([",".join(map(str, one.shape)) for one in tensors]),
+        "norms": np.array([one.norm for one in tensors]),
+        "rounding": np.array([one.rounding for one in tensors]),
+        "projections": np.array([one.projections for one in tensors]),
+        "counts": np.array([len(one.samples) for one in tensors]),
+        "samples": np.concatenate([one.samples for one in tensors]),
+        "metric": np.array(golden.metric),
+        "labels": golden.labels.astype(np.int64),
+    }
+    if all(one.bfloat16 is not None for one in tensors):
+        arrays["rounding_bfloat16"] = np.array([one.bfloat16 for one in tensors])
     buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        names=np.array(names),
-        shapes=np.array([",".join(map(str, one.shape)) for one in tensors]),
-        norms=np.array([one.norm for one in tensors]),
-        rounding=np.array([one.rounding for one in tensors]),
-        projections=np.array([one.projections for one in tensors]),
-        counts=np.array([len(one.samples) for one in tensors]),
-        samples=np.concatenate([one.samples for one in tensors]),
-        metric=np.array(golden.metric),
-        labels=golden.labels.astype(np.int64),
-    )
+    np.savez_compressed(buffer, **arrays)
     try:
         paths.write(path, buffer.getvalue())
     except OSError as error:
@@ -154,13 +184,10 @@ def load(text: Text, variant: str | None = None) -> Golden:
             found = {key: stored[key] for key in stored.files}
         shapes = [tuple(int(part) for part in str(shape).split(",") if part) for shape in found["shapes"]]
         samples = np.split(found["samples"], np.cumsum(found["counts"])[:-1])
-        rows = zip(
-            found["names"], shapes, found["norms"], samples, found["projections"], found["rounding"], strict=True
-        )
-        tensors = {
-            str(name): Tensor(shape, float(norm), values, products, float(error))
-            for name, shape, norm, values, products, error in rows
-        }
+        errors = found["rounding"].tolist()
+        mixed = found["rounding_bfloat16"].tolist() if "rounding_bfloat16" in found else [None] * len(errors)
+        rows = zip(found["names"], shapes, found["norms"], samples, found["projections"], errors, mixed, strict=True)
+        tensors = {str(name): Tensor(shape, float(norm), *others) for name, shape, norm, *others in rows}
         return Golden(tensors, float(found["metric"]), found["labels"])
     except (OSError, ValueError, KeyError) as error:
         raise RosettaError(f"{path}: expected a golden. Received: {error}", f"rosetta golden {text.name}") from error

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from dlrosetta import draws
+from dlrosetta import bfloat16, draws
 from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text, check_parameter
 
@@ -31,8 +32,9 @@ INFERENCE = ("preprocess",)
 FILES = ("preprocess", "crop")
 
 
-def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
-    """Import the text's reference.py with the proof's constants, and `constants` over them, set in it.
+def load(text: Text, constants: dict[str, Any] | None = None, rounded: bfloat16.Rounding | None = None) -> ModuleType:
+    """Import the text's reference.py with the proof's constants, and `constants` over them, set in it; with products of
+    what is `rounded`, if so.
 
     It is the author's own code. `rosetta golden` runs it; proofs read golden.npz, and run it only where it counts out
     the layers of a large model (`layers`).
@@ -42,6 +44,8 @@ def load(text: Text, constants: dict[str, Any] | None = None) -> ModuleType:
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if rounded is not None:
+        bfloat16.round_products(module, text.reference, rounded)
     more = (FILES if text.files else ()) + (TRAINING if text.trains else INFERENCE)
     wanted = ALWAYS + more + (() if text.declared else ("layers",))
     missing = [name for name in wanted if not hasattr(module, name)]
@@ -203,6 +207,30 @@ def evaluated(text: Text, dtype: Any = np.float64, wobble: int | None = None) ->
     return results
 
 
+def mixed(text: Text, seed: int, constants: dict[str, Any] | None = None) -> Arrays:
+    """What mixed precision with bfloat16 changes of that: activations, logits, loss, gradients and train steps, in
+    float32 but for products. The optimizer alone, and data, are in float32 there too.
+
+    `seed` is that of the rounding.
+    """
+    rounded = bfloat16.rounding(seed)
+    model = _Model(text, load(text, constants, rounded), rounded)
+
+    given = partial(_moved, name="", dtype=np.float32, wobble=None)
+    parameters, train = given(draws.initial_parameters(text)), given(draws.training_batches(text))
+    evaluation = given(evaluation_batch(text))[text.input]
+    first = {key: array[0] for key, array in train.items()}
+    shouted = draws.loud(first, LOUD)
+    results = model.trace(parameters, first)
+    results["evaluation logits"] = model.forward(parameters, evaluation)
+    loud = model.trace(parameters, shouted) if text.loud else model.trace(loud_parameters(text, parameters), first)
+    if text.trains:
+        results["trained logits"] = model.forward(model.train(parameters, train, results), evaluation)
+        if text.loud:
+            model.train(parameters, {key: array[None] for key, array in shouted.items()}, loud)
+    return {**results, **{f"loud {name}": array for name, array in loud.items()}}
+
+
 def photo_names() -> list[str]:
     """Names of the packaged photos, in their order."""
     from dlrosetta import data
@@ -247,10 +275,10 @@ def _metric_of_files(text: Text, model: _Model, parameters: Arrays, dtype: Any) 
 
 
 class _Model:
-    """A reference's functions, joined to what a proof asks for."""
+    """A reference's functions, joined to what a proof asks for; in mixed precision with how that is `rounded`."""
 
-    def __init__(self, text: Text, module: ModuleType):
-        self.text, self.module = text, module
+    def __init__(self, text: Text, module: ModuleType, rounded: bfloat16.Rounding | None = None):
+        self.text, self.module, self.rounded = text, module, rounded
         self.statistics = len(text.trained) < len(text.parameters)
 
     def forward(
@@ -260,12 +288,16 @@ class _Model:
         more = {"keep": keep} if self.statistics else {}
         return self.module.forward(parameters, inputs, **({"tap": tap} if tap else {}), **more)
 
+    def _seen(self, value: Any) -> np.ndarray:
+        """What a layer takes or gives, as a framework shows it."""
+        return value if self.rounded is None or value.dtype.kind != "f" else self.rounded(value)
+
     def trace(self, parameters: Arrays, batch: Arrays) -> Arrays:
         """Activations, logits, loss and gradients in training mode; where nothing is trained, in evaluation mode."""
         results: Arrays = {}
 
         def tap(layer: str, x: np.ndarray, y: np.ndarray) -> None:
-            results[f"input/{layer}"], results[f"output/{layer}"] = x, y
+            results[f"input/{layer}"], results[f"output/{layer}"] = self._seen(x), self._seen(y)
 
         if not self.text.trains:
             results["logits"] = self.forward(parameters, batch[self.text.input], tap)

@@ -6,6 +6,7 @@ fault, of slow ones (which compile, or multiply at a snail's pace) every twelfth
 every eighth, only in the frameworks that most people use; with `-m wide` the rest.
 """
 
+import re
 import shutil
 from collections import Counter
 
@@ -112,6 +113,24 @@ def test_a_fault_is_caught_and_located(prover, edit, copy):
     where = found.first_departure
     assert (where["section"], where["layer"]) == (edit.section, edit.layer), (found.reason, wrong)
     assert section_of(version, where["line"]) == edit.section, (where, found.reason)
+
+
+# Faults of PyTorch's `cnn` that show in mixed precision too, where they are planted anew.
+IN_BFLOAT16 = """
+padding moved to the layer before, padded with copies of the border, stride 2 in place of pooling, dilated,
+overlapping pooling windows, flattened channels last, softmax in the model, gradient stopped, layer frozen,
+activation capped at six, summed, label smoothing, loss on the wrong labels, nesterov, weight decay, ascent,
+gradients never cleared, updates twice, summed in the train step only, first half of the batch only
+"""
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", re.split(r",\s", IN_BFLOAT16.strip()))
+def test_a_fault_is_caught_and_located_in_bfloat16_too(prover, name, copy):
+    (edit,) = [one for one in FAULTS if (one.framework, one.text, one.name) == (*WHOLE, name)]
+    (found,) = prover.prove(edit.framework, copy(edit), ["bfloat16"], thorough=False)
+    where = found.first_departure
+    assert found.verdict == "differs" and (where["section"], where["layer"]) == (edit.section, edit.layer), found.reason
 
 
 def all_but_slow(edits):

@@ -14,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from dlrosetta.golden import Golden, distance, summarise
+from dlrosetta.golden import LARGEST, Golden, distance, summarise
 from dlrosetta.texts import Text
 
 FORWARD_64, STEPS_64 = 1e-12, 1e-11  # relative bounds in float64: forward and gradients; after optimizer steps
-ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 cell may make
+ROUNDINGS = 3.0  # how many times the reference's own rounding error a float32 or bfloat16 cell may make
+WIDEST = ROUNDINGS * LARGEST  # in bfloat16 a bound above this is not asked about: half of a tensor lost would not show
+LEAST = 2.0**-10  # rounding a product to bfloat16 makes an error of 1.7e-3; in half precision it would be 2e-4
 SLIGHT = 3.0  # an activation that exceeds its bound by no more does not explain what exceeds its own by ten times that
 SURPRISE = 6.0  # decimal digits of p-value at which a statistical test fails
 
@@ -77,7 +79,23 @@ class Judge:
         """What the check `name` is allowed in this precision."""
         if self.dtype == "float64":
             return STEPS_64 if steps else FORWARD_64
-        return ROUNDINGS * self.golden.tensors[name].rounding
+        expected = self.golden.tensors[name]
+        if self.dtype == "float32":
+            return ROUNDINGS * expected.rounding
+        assert expected.bfloat16 is not None  # run.prove has seen to it
+        return ROUNDINGS * expected.bfloat16
+
+    def vague(self) -> str | None:
+        """Why this precision tells too little of the text to be asked about at all; None where it tells enough."""
+        errors = [one.bfloat16 for name, one in self.golden.tensors.items() if name.startswith("gradient/")]
+        lost = sum(error is not None and error > LARGEST for error in errors)
+        if self.dtype != "bfloat16" or lost <= len(errors) / 2:
+            return None
+        return f"{lost} of {len(errors)} gradients of the reference itself err by more than a sixth in bfloat16"
+
+    def asked(self, found: list[Check]) -> list[Check]:
+        """Those of the checks whose bound is narrow enough to tell: in bfloat16, training magnifies rounding."""
+        return [one for one in found if self.dtype != "bfloat16" or one.bound <= WIDEST]
 
     def tensor(
         self, name: str, array: np.ndarray | None, section: str, layer: str | None = None, use: bool = False
@@ -102,14 +120,13 @@ class Judge:
             # What reaches a layer is the doing of the lines before its call; what leaves it is its own.
             checks.append(self.tensor(f"{kind}input/{layer}", arrays.get(f"input/{layer}"), "Model", layer, use=True))
             checks.append(self.tensor(f"{kind}output/{layer}", arrays.get(f"output/{layer}"), "Model", layer))
+        checks = self.asked(checks)
+        really = self._really(checks) if self.dtype == "bfloat16" else []
         last = self.text.layers[-1]["name"]
         logits = self.tensor(f"{kind}logits", arrays.get("logits"), "Model", last, use=True)
         if not self.trains:
-            return (
-                [*checks, logits]
-                if logits.verdict == "differs"
-                else [one for one in checks if one.verdict == "proven"] + [logits]
-            )
+            right = logits.verdict == "proven"
+            return [one for one in checks if one.verdict == "proven" or not right] + [logits, *really]
         loss = self.tensor(f"{kind}loss", arrays.get("loss"), "Loss")
         gradients = [
             self.tensor(
@@ -125,7 +142,7 @@ class Judge:
         if all(check.verdict == "differs" for check in gradients):
             for check in gradients:  # every layer at once: what they share is the loss
                 check.section, check.layer = "Loss", None
-        outcome = [logits, loss, *gradients]
+        outcome = self.asked([logits, loss, *gradients])
         worst = max((check.excess for check in outcome if not self.excused(check)), default=0.0)
         if worst <= 1:
             departed = [check for check in checks if check.excess > SLIGHT]
@@ -133,7 +150,17 @@ class Judge:
             checks = [check for check in checks if check.verdict == "proven"]
         elif worst > 10 * SLIGHT:  # so much is not the doing of a sum that was rounded a little more than allowed
             checks = [check for check in checks if not 1 < check.excess <= SLIGHT]
-        return checks + outcome
+        return checks + outcome + really
+
+    def _really(self, outputs: list[Check]) -> list[Check]:
+        """That every layer with a product was computed in bfloat16: in float32 it would have come out far better."""
+        multiply = [one["name"] for one in self.text.layers if _multiplies(one)]
+        found = []
+        for one in outputs:
+            _, output, layer = one.name.partition("output/")
+            if output and layer in multiply:
+                found.append(Check(f"bfloat16 in {one.name}", float(one.error < LEAST), 0.0, "Model", layer))
+        return found
 
     def group(self, prefix: str, arrays: dict[str, np.ndarray], section: str) -> list[Check]:
         """Every parameter under `prefix/`, and every optimizer slot that the cell could read.
@@ -150,7 +177,11 @@ class Judge:
         if len(wrong) == 1 < len(self.text.layers):
             for check in checks:
                 check.layer = _layer_of(check.name)
-        return checks
+        return self.asked(checks)
+
+
+def _multiplies(layer: dict[str, Any]) -> bool:
+    return any(spec["role"] in ("conv", "dense") for spec in layer["parameters"].values())
 
 
 def _layer_of(name: str) -> str:

@@ -28,7 +28,8 @@ from dlrosetta.proof.cell import Cell, examine, failure
 from dlrosetta.proof.parallel import Team
 from dlrosetta.texts import Text
 
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64")  # what is asked for unless one is named, which may be MIXED
+MIXED = "bfloat16"
 Pythons = Mapping[str, Path | RosettaError]  # by slug
 
 
@@ -50,6 +51,8 @@ def prove(
     wanted = list(frameworks)
     held = {framework.slug: text.held_to(text.variant_for(framework.slug, devices)) for framework in wanted}
     known, data = goldens(text, wanted, devices), sample(text.data)
+    if MIXED in dtypes:
+        _check_bounds(text, known)
     given = {id(one): Given.of(one, known, data, devices) for one in {id(one): one for one in held.values()}.values()}
     reasons = {framework.slug: why_not(text, framework, devices) for framework in wanted}
     asked = [framework for framework in wanted if reasons[framework.slug] is None]
@@ -194,6 +197,13 @@ def goldens(text: Text, frameworks: Iterable[Framework], devices: int = 1) -> di
     return {name: golden.load(text, name) for name in (None, *names)}
 
 
+def _check_bounds(text: Text, known: Mapping[str | None, golden.Golden]) -> None:
+    """Raise RosettaError where a golden is older than mixed precision."""
+    for name, one in known.items():
+        if any(tensor.bfloat16 is None for tensor in one.tensors.values()):
+            raise RosettaError(f"{text.golden_of(name)} has no bounds for {MIXED}.", f"rosetta golden {text.name}")
+
+
 def version_of(text: Text, framework: Framework) -> Path:
     """The version file that a framework runs for a text."""
     return text.folder / framework.version_file(text.name)
@@ -271,5 +281,7 @@ def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | Non
 
 
 def _remembered(text: Text, framework: Framework, dtype: str, devices: int = 1) -> Path:
-    name = f"{text.name}-{framework.slug}-{key(text, framework, dtype, devices)[:24]}.json"
+    # Mixed precision by another name: `rosetta` alone shows what is proven in full precision.
+    which = f"{MIXED}-" if dtype == MIXED else ""
+    name = f"{text.name}-{framework.slug}-{which}{key(text, framework, dtype, devices)[:24]}.json"
     return paths.cache_dir() / "proofs" / name

@@ -42,13 +42,14 @@ class Session(object):
     # -- the version ---------------------------------------------------------------------------------------------------
 
     def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True, files=False):
-        """Execute the version's file anew for `dtype`; answer its `constants` (null where it has none). `trains` says
-        whether it is to be trained (if not, what it has for that is left alone), `labels` whether its data have any,
-        `files` whether they are image files.
+        """Execute the version's file anew for `dtype`; bfloat16 is mixed precision, of which parameters and what goes
+        in are float32. Answer its `constants` (null where it has none). `trains` says whether it is to be trained (if
+        not, what it has for that is left alone), `labels` whether its data have any, `files` whether they are image
+        files.
         """
         self.layouts = Layouts(self.layout, layers, names)
         self.trains, self.labels, self.files = trains, labels, files
-        self.dtype = np.dtype(dtype)
+        self.dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
         self.state, self.prepared = State(), []
         self.adapter.set_dtype(dtype)
         module = types.ModuleType("rosetta_version")
