@@ -50,6 +50,17 @@ def test_a_new_framework_is_described_and_its_versions_are_begun(places):
     assert f"Next: rosetta prove cnn --frameworks tiny --stone {stone} --frameworks-dir {folder}\n" in done.stdout
 
 
+def test_who_does_not_train_gets_no_sections_of_training(places):
+    stone, folder = places
+    scaffold.framework("tiny", str(folder), [], (), ())
+    facts = folder / "tiny" / "framework.toml"
+    facts.write_text(facts.read_text(encoding="utf-8").replace('can = ["train", "infer"]', 'can = ["infer"]'))
+    (written,) = scaffold.version("cnn", "tiny", (str(stone),), (str(folder),)).files
+    found = [part.name for part in sections.split(written.read_text(encoding="utf-8"))]
+    assert found == ["", *(name for name in sections.NAMES if name not in sections.OF_TRAINING)]
+    assert "def predict(model, images)" in written.read_text(encoding="utf-8")
+
+
 def test_what_is_written_is_formatted_and_leaves_no_mark_unfilled(places):
     stone, folder = places
     scaffold.framework("tiny", str(folder), ["cnn"], (str(stone),), ())

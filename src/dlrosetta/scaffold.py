@@ -47,7 +47,7 @@ def framework(
     extra = _extra("--frameworks-dir", parent, paths.frameworks_dirs())
     commands = [(f"rosetta env lock {name}{extra}", "once requirements.in names the framework")]
     for one in chosen:
-        files.append(_version(one, name, name))
+        files.append(_version(one, frameworks.load(parent / name)))
         places = _extra("--stone", one.folder.parent, paths.stone_dirs()) + extra
         commands.append((f"rosetta prove {one.name} --frameworks {name}{places}", GUIDED))
     return Started(files, commands)
@@ -72,7 +72,7 @@ def text(
     files = _write(TEMPLATES / "text", parent / name, values)
     begun = texts.load(parent / name)
     by_file = {one.version: one for one in chosen}  # one file may serve several frameworks
-    files += [_version(begun, suffix, one.title) for suffix, one in by_file.items()]
+    files += [_version(begun, one) for one in by_file.values()]
     places = _extra("--stone", parent, paths.stone_dirs())
     commands = [(f"rosetta golden {name}{places}", "after every change of text.toml or reference.py")]
     ours = f" --frameworks {','.join(one.slug for one in chosen)}" if chosen else ""
@@ -88,7 +88,7 @@ def version(text: str, name: str, stone: tuple[str, ...], frameworks_dir: tuple[
     places = _extra("--stone", one.folder.parent, paths.stone_dirs())
     places += _extra("--frameworks-dir", chosen.folder.parent, paths.frameworks_dirs())
     command = f"rosetta prove {one.name} --frameworks {chosen.slug}{places}"
-    return Started([_version(one, chosen.version, chosen.title)], [(command, GUIDED)])
+    return Started([_version(one, chosen)], [(command, GUIDED)])
 
 
 def _free(text: texts.Text, suffix: str, extension: str = ".py") -> None:
@@ -105,9 +105,11 @@ def _free(text: texts.Text, suffix: str, extension: str = ".py") -> None:
         )
 
 
-def _version(text: texts.Text, suffix: str, title: str) -> Path:
-    """Write the skeleton: the nine sections with the text's constants, layers and data; return the file."""
-    target = text.version(suffix)
+def _version(text: texts.Text, framework: frameworks.Framework) -> Path:
+    """Write the skeleton: the nine sections with the text's constants, layers and data, or the six of who does not
+    train; return the file.
+    """
+    target = text.version(framework.version)
     constants = "\n".join(f"{name} = {value!r}" for name, value in text.hyperparameters.items())
     layers = [
         f"# {layer['name']}: "
@@ -116,17 +118,22 @@ def _version(text: texts.Text, suffix: str, title: str) -> Path:
     ]
     layers += [f"# {one['name']}: rate {one['constant']}, on the way to {one['feeds']}" for one in text.dropout]
     values = {
+        "# __REST__\n": _template("training" if framework.trains(text.trains) else "evaluation"),
         "__TITLE__": text.title,
-        "__FRAMEWORK__": title,
+        "__FRAMEWORK__": framework.title,
         "__DATA__": text.data,
         "__METRIC__": text.metric,
         "# __CONSTANTS__": constants,
         "# __LAYERS__": "\n".join(layers),
     }
-    content = _fill((TEMPLATES / f"version.py{SUFFIX}").read_text(encoding="utf-8"), values)
+    content = _fill(_template("version"), values)
     with _writing(target), target.open("x", encoding="utf-8") as file:
         file.write(content)
     return target
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.py{SUFFIX}").read_text(encoding="utf-8")
 
 
 def _parent(folder: str | None, kind: str) -> Path:
