@@ -49,6 +49,13 @@ PATIENCE = click.option(
     show_default=True,
     help="Seconds a worker may take to answer.",
 )
+TRACK = click.option(
+    "--track",
+    type=click.Choice(["default", "tuned"]),
+    default="default",
+    show_default=True,
+    help="tuned: with the switches for speed that text.toml has measured.",
+)
 
 NAMES = click.argument("names", metavar="NAME...|all", nargs=-1, required=True)
 DIR = click.option(
@@ -109,6 +116,7 @@ def read(text: str, frameworks: tuple[str, ...], sections: tuple[str, ...], **wh
     show_default=True,
     help="Are train steps spread over so many devices those of one?",
 )
+@TRACK
 @JSON
 @PATIENCE
 @places
@@ -118,6 +126,7 @@ def prove(
     dtype: str | None,
     verbose: bool,
     devices: int,
+    track: str,
     as_json: bool,
     patience: float,
     **where: Any,
@@ -125,7 +134,7 @@ def prove(
     """Is it the same model? Proves the versions of TEXT ("all": every text) against the reference."""
     from dlrosetta import commands
 
-    sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, devices, **where))
+    sys.exit(commands.prove(text, frameworks, dtype, verbose, as_json, patience, devices, track, **where))
 
 
 @rosetta.command(short_help="How fast is it, and how good?")
@@ -153,6 +162,7 @@ def prove(
     show_default=True,
     help="The precision of all cells; bfloat16: mixed.",
 )
+@TRACK
 @JSON
 @PATIENCE
 @places
@@ -162,6 +172,7 @@ def compare(
     profile: str,
     budget: float,
     dtype: str,
+    track: str,
     as_json: bool,
     patience: float,
     **where: Any,
@@ -169,7 +180,7 @@ def compare(
     """How fast is it, and with --profile full how good? Proves each cell of TEXT, then times those that hold."""
     from dlrosetta import commands
 
-    sys.exit(commands.compare(text, frameworks, profile, budget, dtype, as_json, patience, **where))
+    sys.exit(commands.compare(text, frameworks, profile, budget, dtype, track, as_json, patience, **where))
 
 
 @rosetta.command(short_help="Train and evaluate one version as its author wrote it.")

@@ -19,6 +19,7 @@ def prove(
     as_json: bool,
     patience: float,
     devices: int,
+    track: str,
     stone: tuple[str, ...],
     frameworks_dir: tuple[str, ...],
 ) -> int:
@@ -31,15 +32,16 @@ def prove(
             f"Expected --devices in float32 or float64. Received: {dtype}", f"rosetta prove {text} --devices 2"
         )
     known = frameworks.find(frameworks_dir)
-    wanted = frameworks.select(names, known)
+    asked = frameworks.select(names, known)
     dtypes = [dtype] if dtype else list(run.DTYPES)
     documents, good = [], True
     for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
+        wanted = [one.on_track(framework, track) for framework in asked]
         pythons = run.interpreters(one, wanted, devices)
         with progress(f"proving {one.name}", len(pythons) * len(dtypes)) as advance:
             cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons, devices)
         good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)
-        more = {"devices": devices} if devices > 1 else {}
+        more = {**({"devices": devices} if devices > 1 else {}), **({"track": track} if track != "default" else {})}
         documents.append({"schema": 1, "text": one.name, **more, "cells": [cell.document() for cell in cells]})
         if not as_json:
             _show(one, cells, verbose, devices)
@@ -73,6 +75,7 @@ def compare(
     profile: str,
     budget: float,
     dtype: str,
+    track: str,
     as_json: bool,
     patience: float,
     stone: tuple[str, ...],
@@ -90,7 +93,7 @@ def compare(
         obtain_weights(one)
         pythons = run.interpreters(one, wanted)
         with console.err().status(f"{one.name}: starting") as status:
-            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons, dtype)
+            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons, dtype, track)
         document = found.document()
         documents.append(document)
         path = None

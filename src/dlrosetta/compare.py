@@ -81,6 +81,7 @@ class Timed:
             "framework": self.framework.slug,
             "verdict": self.verdict,
             "scope": self.scope,
+            "switches": list(self.framework.switches),
             "items_per_second": speed,
             "import_s": self.import_s,
             "first_call_s": self.first_call_s,
@@ -107,6 +108,7 @@ class Comparison:
     date: str
     dtype: str = "float32"
     weights: str | None = None  # of a text without training: which ones
+    track: str = "default"
 
     def agreement(self) -> list[dict[str, Any]]:
         """How far apart the features of every two cells are: the largest relative error of an example's, and the share
@@ -142,7 +144,7 @@ class Comparison:
             "schema": 1,
             "text": self.text.name,
             "profile": self.profile,
-            "track": "default",
+            "track": self.track,
             "data": self.data,
             "unit": self.text.unit,
             "dtype": self.dtype,
@@ -173,11 +175,12 @@ def compare(
     say: Say = lambda line: None,
     pythons: run.Pythons | None = None,
     dtype: str = "float32",
+    track: str = "default",
 ) -> Comparison:
-    """Prove, then time, every given cell in `dtype`. `budget` is seconds of rounds for all cells together; `say` hears
-    what is going on. `pythons` as in `run.prove`.
+    """Prove, then time, every given cell in `dtype` on a track. `budget` is seconds of rounds for all cells together;
+    `say` hears what is going on. `pythons` as in `run.prove`.
     """
-    wanted = list(frameworks)
+    wanted = [text.on_track(framework, track) for framework in frameworks]
     if pythons is None:
         pythons = run.interpreters(text, wanted)
     cells = [_proven(text, framework, dtype, pythons, patience, say) for framework in wanted]
@@ -197,7 +200,7 @@ def compare(
             if cell.worker:
                 _guard(cell, lambda cell=cell: _measure_memory(cell))  # type: ignore[misc]
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    return Comparison(text, profile, data_name(text), cells, date, dtype, given.title if given else None)
+    return Comparison(text, profile, data_name(text), cells, date, dtype, given.title if given else None, track)
 
 
 def data_name(text: Text) -> str:
@@ -210,7 +213,8 @@ def data_name(text: Text) -> str:
 def save(document: dict[str, Any]) -> Path:
     """Write a result, beside and renamed, into the user's folder of results."""
     stamp = document["date"].replace(":", "").replace("+0000", "Z")
-    apart = "" if document["dtype"] == "float32" else f"-{document['dtype']}"
+    usual = ("default", "float32")
+    apart = "".join(f"-{document[key]}" for key in ("track", "dtype") if document[key] not in usual)
     path = paths.results_dir() / f"{document['text']}-{document['profile']}{apart}-{stamp}-{os.getpid()}.json"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -286,6 +290,7 @@ def _open(
     constants = list(text.hyperparameters)
     facts: dict[str, Any] = {"files": text.files, "layers": text.full_layers, "constants": constants, "names": names}
     trains = cell.framework.trains(text.trains)
+    facts["switches"] = list(cell.framework.switches)
     ask("open", version=str(version), dtype=cell.dtype, trains=trains, labels=text.trains, **facts)
     if run.key(text, cell.framework, cell.dtype) != cell.proof:
         raise WorkerFailed(f"{version} or what belongs to it was changed after it was proven; compare again")

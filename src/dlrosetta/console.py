@@ -131,6 +131,7 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     screen = out()
     machine, unit = document["machine"], document["unit"]
     precision = "" if document["dtype"] == "float32" else f" in {document['dtype']}"
+    precision += ", tuned" if document["track"] == "tuned" else ""
     asked = {"all": "how fast{}?", "evaluation": "how fast is its evaluation pass{}?"}
     scopes = [scope for scope in asked if any(cell["scope"] == scope for cell in document["cells"])]
     for scope in scopes:
@@ -158,10 +159,14 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
         style="dim",
     )
-    mixed = "bfloat16 and float32 mixed" if precision else "float32"
+    mixed = "bfloat16 and float32 mixed" if document["dtype"] == "bfloat16" else "float32"
+    track = document["track"]
     screen.print(
-        f"first: first call, with compilation; memory: largest of the process; {mixed}, default track.", style="dim"
+        f"first: first call, with compilation; memory: largest of the process; {mixed}, {track} track.", style="dim"
     )
+    if track == "tuned":
+        told = {cell["framework"]: ", ".join(cell["switches"]) or "nothing" for cell in document["cells"]}
+        screen.print("Tuned: " + "; ".join(f"{name}: {said}" for name, said in told.items()) + ".", style="dim")
     if document["weights"]:
         screen.print(f"Weights: {document['weights']}.", style="dim")
     screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")

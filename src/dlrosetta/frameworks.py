@@ -68,6 +68,7 @@ class Framework:
     processes: bool = False  # several devices are as many processes; otherwise one process has them all
     cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks, or "data-parallel": why, with a link
     lacks: Mapping[str, str] = field(default_factory=dict)  # text without a version: why, with a link
+    switches: tuple[str, ...] = ()  # of its adapter's, for speed: what a text's tuned track has of them
     adapter_file: str = "adapter.py"  # as seen from the folder: several frameworks may share one
 
     @property

@@ -7,13 +7,16 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dlrosetta.errors import RosettaError, UsageError, did_you_mean
 from dlrosetta.toml import read_toml, require
+
+if TYPE_CHECKING:
+    from dlrosetta.frameworks import Framework
 
 # What a parameter is, which says how frameworks lay it out: a convolution kernel, a dense kernel, an embedding table, a
 # vector, or a running statistic, which is a vector that no gradient moves.
@@ -55,6 +58,7 @@ class Text:
     names: dict[str, dict[str, str]]
     weights: dict[str, Any]
     data_parallel: bool = False  # its versions spread a batch over the devices that they find
+    tuned: dict[str, list[str]] = field(default_factory=dict)  # switches of the tuned track, by framework
 
     @cached_property
     def constants(self) -> dict[str, Any]:
@@ -122,6 +126,10 @@ class Text:
     def held_to(self, variant: dict[str, Any] | None) -> Text:
         """The text as a variant is proven: with the settings of the proof that it has of its own."""
         return replace(self, proof={**self.proof, **variant["proof"]}) if variant and "proof" in variant else self
+
+    def on_track(self, framework: Framework, track: str) -> Framework:
+        """The framework with the switches of a track: "default" has none, "tuned" those of the text's `[tuned]`."""
+        return replace(framework, switches=tuple(self.tuned.get(framework.slug, ()))) if track == "tuned" else framework
 
     def names_for(self, slug: str, version: str) -> dict[str, str]:
         """Canonical to native names of parameters and layers, where a framework's break its adapter's rule."""
@@ -208,6 +216,7 @@ def load(folder: Path) -> Text:
         names=get("names", dict, {}),
         weights=get("weights", dict, {}),
         data_parallel=get("data_parallel", bool, False),
+        tuned=get("tuned", dict, {}),
     )
     _check(text, path)
     return text

@@ -108,6 +108,7 @@ class Asker:
             trains=trains,
             labels=self.text.trains,
             files=self.text.files,
+            switches=list(framework.switches),
         )["constants"]
 
     def create(self, constants: dict[str, Any], parameters: str | None = "parameters") -> dict[str, Any]:

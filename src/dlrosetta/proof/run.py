@@ -255,7 +255,8 @@ def prover_hash() -> str:
 def key(text: Text, framework: Framework, dtype: str, devices: int = 1) -> str:
     """The content hash under which this cell's proof is remembered."""
     version = version_hash(text, framework)
-    parts = (text.content_hash(), framework.content_hash(), version, prover_hash(), dtype, str(devices))
+    known = (text.content_hash(), framework.content_hash(), version, prover_hash(), dtype, str(devices))
+    parts = (*known, *framework.switches)
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 

@@ -41,11 +41,11 @@ class Session(object):
 
     # -- the version ---------------------------------------------------------------------------------------------------
 
-    def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True, files=False):
+    def open(self, version, dtype, layers, constants, names=None, trains=True, labels=True, files=False, switches=()):
         """Execute the version's file anew for `dtype`; bfloat16 is mixed precision, of which parameters and what goes
         in are float32. Answer its `constants` (null where it has none). `trains` says whether it is to be trained (if
         not, what it has for that is left alone), `labels` whether its data have any, `files` whether they are image
-        files.
+        files. `switches` are those of the adapter's `tune` that are on.
         """
         self.layouts = Layouts(self.layout, layers, names)
         self.trains, self.labels, self.files = trains, labels, files
@@ -69,6 +69,8 @@ class Session(object):
         prepare = getattr(self.adapter, "prepare_version", None)
         if prepare is not None:
             prepare(module, dtype)
+        for switch in switches:
+            self.adapter.tune(module, switch)
         self.version = module
         self.declared = {name: getattr(module, name, None) for name in constants}
         return {"constants": self.declared}
