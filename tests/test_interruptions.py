@@ -224,7 +224,8 @@ def test_a_comparison(place, proofs, number, event, pattern, count):
 
 @pytest.mark.parametrize("event", ["open", "os.rename", "os.remove"])
 def test_a_result_file(place, event):
-    save = "import dlrosetta.compare as c; c.save({'date': '2026-01-31', 'text': 'mine', 'profile': 'quick'})"
+    found = {"date": "2026-01-31", "text": "mine", "profile": "quick", "track": "default", "dtype": "float32"}
+    save = f"import dlrosetta.compare as c; c.save({found})"
     command = (sys.executable, "-c", AT.replace("from dlrosetta.cli import main", f"def main():\n    {save}"))
     done = place.call(int(INT), event, r"mine-quick.*\.tmp'", 1, command=command)
     assert done.returncode == -INT, done.stderr

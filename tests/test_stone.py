@@ -147,9 +147,10 @@ def test_every_variant_is_still_needed(text, slug):
 @pytest.mark.frameworks
 @pytest.mark.parametrize(("slug", "dtype"), CANNOT)
 def test_what_cannot_be_still_cannot(slug, dtype):
-    text = next(one for one in TEXTS.values() if run.has_version(one, KNOWN[slug]))
-    (cell,) = run.prove(text, [replace(KNOWN[slug], dtypes=(*run.DTYPES, run.MIXED))], [dtype])
-    assert cell.verdict in ("differs", "failed")
+    """Not all of its texts hold in that precision; mostly the first one does not."""
+    able = replace(KNOWN[slug], dtypes=(*run.DTYPES, run.MIXED))
+    asked = [text for text in TEXTS.values() if run.has_version(text, able)]
+    assert any(run.prove(text, [able], [dtype])[0].verdict in ("differs", "failed") for text in asked)
 
 
 @pytest.mark.parametrize("path", VERSIONS, ids=lambda path: path.name)

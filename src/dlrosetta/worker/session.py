@@ -69,8 +69,11 @@ class Session(object):
         prepare = getattr(self.adapter, "prepare_version", None)
         if prepare is not None:
             prepare(module, dtype)
+        tune = getattr(self.adapter, "tune", None)
+        if switches and tune is None:
+            raise ValueError("Expected no switch: the adapter has no `tune`. Received: %s" % ", ".join(switches))
         for switch in switches:
-            self.adapter.tune(module, switch)
+            tune(module, switch)
         self.version = module
         self.declared = {name: getattr(module, name, None) for name in constants}
         return {"constants": self.declared}
