@@ -186,6 +186,8 @@ def replace_function(path, name, source):
 
 def solution(name, in_adapter):
     """What replaces the function `name` of the adapter's or the version's skeleton."""
+    if name == "predict":  # of who does not train alone
+        return "def predict(model, images):\n    return model(images)"
     return SOLUTION.get(f"adapter {name}" if in_adapter else name) or SOLUTION[name]
 
 

@@ -50,11 +50,15 @@ def test_a_new_framework_is_described_and_its_versions_are_begun(places):
     assert f"Next: rosetta prove cnn --frameworks tiny --stone {stone} --frameworks-dir {folder}\n" in done.stdout
 
 
-def test_who_does_not_train_gets_no_sections_of_training(places):
-    stone, folder = places
+def infer_only(folder):
     scaffold.framework("tiny", str(folder), [], (), ())
     facts = folder / "tiny" / "framework.toml"
     facts.write_text(facts.read_text(encoding="utf-8").replace('can = ["train", "infer"]', 'can = ["infer"]'))
+
+
+def test_who_does_not_train_gets_no_sections_of_training(places):
+    stone, folder = places
+    infer_only(folder)
     (written,) = scaffold.version("cnn", "tiny", (str(stone),), (str(folder),)).files
     found = [part.name for part in sections.split(written.read_text(encoding="utf-8"))]
     assert found == ["", *(name for name in sections.NAMES if name not in sections.OF_TRAINING)]
@@ -115,13 +119,8 @@ def test_prove_asks_for_the_lock_and_then_for_the_adapter(places):
     assert "NotImplementedError: adapter function describe: expected a dict" in " ".join(done.stdout.split())
 
 
-def test_following_what_prove_says_leads_to_a_proven_cell(places):
-    stone, folder = places
-    scaffold.text("mine", str(stone), [], (), ())
-    scaffold.framework("tiny", str(folder), ["mine"], (str(stone),), ())
-    make_environment(folder / "tiny")
-    assert rosetta("golden", "mine", "--stone", stone).returncode == 0
-    text, tiny = texts.load(stone / "mine"), frameworks.load(folder / "tiny")
+def follow(text, tiny):
+    """Write each function that `prove` asks for until it asks no more; return the cell and what was asked for."""
     asked = []
     while True:
         cells = run.prove(text, [tiny], ["float32"])
@@ -136,12 +135,35 @@ def test_following_what_prove_says_leads_to_a_proven_cell(places):
             assert cells[0].first_departure["section"] in sections.NAMES
         path = tiny.adapter if in_adapter else run.version_of(text, tiny)
         replace_function(path, name, planted.solution(name, in_adapter))
-    assert cells[0].verdict == "proven", (cells[0].reason, asked)
+    return cells[0], asked
+
+
+def test_following_what_prove_says_leads_to_a_proven_cell(places):
+    stone, folder = places
+    scaffold.text("mine", str(stone), [], (), ())
+    scaffold.framework("tiny", str(folder), ["mine"], (str(stone),), ())
+    make_environment(folder / "tiny")
+    assert rosetta("golden", "mine", "--stone", stone).returncode == 0
+    text, tiny = texts.load(stone / "mine"), frameworks.load(folder / "tiny")
+    cell, asked = follow(text, tiny)
+    assert cell.verdict == "proven", (cell.reason, asked)
     assert len(asked) == len(planted.SOLUTION)
     assert [cell.verdict for cell in run.prove(text, [tiny], ["float32", "float64"])] == ["proven", "proven"]
     done = rosetta("run", "mine", "tiny", "--stone", stone, "--frameworks-dir", folder)
     assert done.returncode == 0, done.stderr
     assert float(re.search(r"test accuracy (0\.\d+)\n", done.stdout)[1]) > 0.5
+
+
+def test_and_so_it_does_where_nothing_is_trained(places):
+    stone, folder = places
+    scaffold.text("mine", str(stone), [], (), ())
+    infer_only(folder)
+    scaffold.version("mine", "tiny", (str(stone),), (str(folder),))
+    make_environment(folder / "tiny")
+    assert rosetta("golden", "mine", "--stone", stone).returncode == 0
+    cell, asked = follow(texts.load(stone / "mine"), frameworks.load(folder / "tiny"))
+    assert (cell.verdict, cell.scope) == ("proven", "evaluation"), (cell.reason, asked)
+    assert {name for in_adapter, name in asked if not in_adapter} == {"batches", "build_model", "predict", "evaluate"}
 
 
 def test_a_version_of_its_own(places):

@@ -11,7 +11,7 @@ import pytest
 
 from dlrosetta import frameworks, golden, paths, sections, texts
 from dlrosetta.proof import run
-from dlrosetta.proof.checks import Judge
+from dlrosetta.proof.checks import vague
 
 ROSETTA = Path(sys.executable).with_name("rosetta")
 KNOWN = frameworks.find()
@@ -23,7 +23,7 @@ OURS = {
     ".cpp": ["#include <dlrosetta/data.hpp>", "namespace data = dlrosetta::data;"],
 }
 CELLS = [(name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.items() if run.has_version(text, one)]
-VAGUE = {name for name, text in TEXTS.items() if Judge(text, golden.load(text), run.MIXED).vague()}
+VAGUE = {name for name, text in TEXTS.items() if vague(golden.load(text))}
 # By default `cnn` is proven everywhere and the other texts where most people are; the rest with `-m wide`.
 USUAL = ("flax", "keras_tensorflow", "torch")
 

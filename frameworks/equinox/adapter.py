@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from dlrosetta.worker import recording
+from dlrosetta.worker import mixed, recording
 
 
 def describe():
@@ -40,24 +40,16 @@ def prepare_version(version, dtype):
     """Mixed precision as jmp has it: the model is called with its parameters and inputs cast to bfloat16, and what it
     returns is cast to float32. https://github.com/google-deepmind/jmp
     """
-    if dtype != "bfloat16":
-        return
-    build_model = version.build_model
+    if dtype == "bfloat16":
+        mixed.wrap_calls(version, _in_bfloat16, lambda built: _parts(built)[0])
 
-    def built():
-        model = build_model()
-        kind = type(_parts(model)[0])
-        if "_in_bfloat16" not in vars(kind):
-            original = kind._in_bfloat16 = kind.__call__
 
-            def call(self, inputs, *others, **more):
-                result = original(_cast(self), _cast(inputs), *others, **more)
-                return jax.tree.map(lambda value: _cast(value, jax.numpy.float32), result)
+def _in_bfloat16(original):
+    def call(self, inputs, *others, **more):
+        result = original(_cast(self), _cast(inputs), *others, **more)
+        return jax.tree.map(lambda value: _cast(value, jax.numpy.float32), result)
 
-            kind.__call__ = call
-        return model
-
-    version.build_model = built
+    return call
 
 
 def _cast(tree, dtype=jax.numpy.bfloat16):
@@ -137,7 +129,7 @@ def record(state, images, training):
     """
     model, *norms = _parts(state.model)
     used = model if training else eqx.nn.inference_mode(model)
-    used = _cast(used) if "_in_bfloat16" in vars(type(used)) else used  # whose layers are then those that are called
+    used = _cast(used) if mixed.is_wrapped(type(used)) else used  # whose layers are then those that are called
     named, seen = layers(used), {}
 
     def one(image, norms, *key):

@@ -12,6 +12,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+from dlrosetta.worker import mixed
+
 _KEPT = (nnx.Param, nnx.BatchStat)
 _NAMES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 
@@ -30,30 +32,19 @@ def set_dtype(dtype):
     None. https://flax.readthedocs.io/en/latest/api_reference/flax.nnx/nn/linear.html
     """
     jax.config.update("jax_enable_x64", dtype == "float64")  # only permits it
-    mixed = dtype == "bfloat16"
+    half = dtype == "bfloat16"
     for kind in vars(nnx).values():
         defaults = getattr(getattr(kind, "__init__", None), "__kwdefaults__", None) or {}
         if isinstance(kind, type) and "param_dtype" in defaults:
-            defaults["param_dtype"] = jax.numpy.dtype("float32" if mixed else dtype)
+            defaults["param_dtype"] = jax.numpy.dtype("float32" if half else dtype)
             if defaults.get("dtype") in (None, jax.numpy.bfloat16):  # one of its own stays
-                defaults["dtype"] = jax.numpy.bfloat16 if mixed else None
+                defaults["dtype"] = jax.numpy.bfloat16 if half else None
 
 
 def prepare_version(version, dtype):
     """In mixed precision logits are cast to float32: Optax's losses are in the precision of what they are given."""
-    if dtype != "bfloat16":
-        return
-    build_model = version.build_model
-
-    def built():
-        model = build_model()
-        kind = type(model)
-        if "_in_bfloat16" not in vars(kind):
-            kind._in_bfloat16 = kind.__call__
-            kind.__call__ = lambda self, *args, **more: self._in_bfloat16(*args, **more).astype(jax.numpy.float32)
-        return model
-
-    version.build_model = built
+    if dtype == "bfloat16":
+        mixed.wrap_calls(version, lambda call: lambda *args, **more: call(*args, **more).astype(jax.numpy.float32))
 
 
 def to_native(array):

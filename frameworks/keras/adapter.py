@@ -64,20 +64,6 @@ def to_numpy(value):
     return array.astype("float32") if array.dtype.name == "bfloat16" else array  # not one of NumPy's own
 
 
-def tune(version, switch):
-    """Make a version faster and change nothing else: what more is to be had on the tuned track."""
-    if switch != "jit_compile":
-        raise ValueError("Expected a switch: jit_compile. Received: %r" % switch)
-    original = version.make_optimizer
-
-    def made(model):
-        optimizer = original(model)
-        model.jit_compile = True  # XLA on TensorFlow, torch.compile on PyTorch; JAX always compiles
-        return optimizer
-
-    version.make_optimizer = made
-
-
 def make_optimizer(version, state):
     made = version.make_optimizer(state.model)
     state.optimizer = getattr(state.model, "optimizer", None) or made  # a compiled model's steps take its own

@@ -6,6 +6,8 @@ import os
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from dlrosetta.worker import mixed
+
 _NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
 _NAMES["moving_variance"] = "running_var"
 
@@ -25,34 +27,22 @@ def set_dtype(dtype):
     """Mixed precision by Keras's policy; logits are cast to float32 before the loss, as TensorFlow's guide has it.
     https://www.tensorflow.org/guide/mixed_precision
     """
-    mixed = dtype == "bfloat16"
-    tf.keras.backend.set_floatx("float32" if mixed else dtype)
-    tf.keras.config.set_dtype_policy("mixed_bfloat16" if mixed else dtype)
+    half = dtype == "bfloat16"
+    tf.keras.backend.set_floatx("float32" if half else dtype)
+    tf.keras.config.set_dtype_policy("mixed_bfloat16" if half else dtype)
 
 
 def prepare_version(version, dtype):
-    if dtype != "bfloat16":
-        return
-    build_model = version.build_model
-
-    def built():
-        model = build_model()
-        kind = type(model)
-        if "_in_bfloat16" not in vars(kind):
-            kind._in_bfloat16 = kind.__call__
-            kind.__call__ = lambda self, *args, **more: tf.cast(self._in_bfloat16(*args, **more), tf.float32)
-        return model
-
-    version.build_model = built
+    if dtype == "bfloat16":
+        mixed.wrap_calls(version, lambda call: lambda *args, **more: tf.cast(call(*args, **more), tf.float32))
 
 
 def tune(version, switch):
     """Make a version faster and change nothing else: what more is to be had on the tuned track."""
     if switch != "jit_compile":
         raise ValueError("Expected a switch: jit_compile. Received: %r" % switch)
-    for name in ("train_step", "predict"):  # XLA: https://www.tensorflow.org/xla/tutorials/jit_compile
-        if hasattr(version, name):
-            setattr(version, name, tf.function(getattr(version, name).python_function, jit_compile=True))
+    # XLA: https://www.tensorflow.org/xla/tutorials/jit_compile
+    version.train_step = tf.function(version.train_step.python_function, jit_compile=True)
 
 
 def to_native(array):

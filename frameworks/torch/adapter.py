@@ -57,9 +57,7 @@ def _channels_last(version):
 
 def _compile(version):
     """https://docs.pytorch.org/docs/stable/generated/torch.compile.html"""
-    for name in ("loss_fn", "predict"):
-        if hasattr(version, name):
-            setattr(version, name, torch.compile(getattr(version, name)))
+    version.loss_fn = torch.compile(version.loss_fn)
 
 
 def _fused(version):

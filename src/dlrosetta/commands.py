@@ -44,13 +44,13 @@ def prove(
         more = {**({"devices": devices} if devices > 1 else {}), **({"track": track} if track != "default" else {})}
         documents.append({"schema": 1, "text": one.name, **more, "cells": [cell.document() for cell in cells]})
         if not as_json:
-            _show(one, cells, verbose, devices)
+            _show(one, cells, verbose, devices, track)
     if as_json:
         console.print_json(documents[0] if text != "all" else {"schema": 1, "texts": documents})
     return 0 if good else 1
 
 
-def _show(text: texts.Text, cells: list[Any], verbose: bool, devices: int) -> None:
+def _show(text: texts.Text, cells: list[Any], verbose: bool, devices: int, track: str) -> None:
     screen = console.out()
     if verbose:
         for cell in cells:
@@ -60,6 +60,7 @@ def _show(text: texts.Text, cells: list[Any], verbose: bool, devices: int) -> No
             if cell.verdict == "failed" and cell.detail:
                 screen.print(cell.detail, markup=False)
     asked = "is it the same model?" if devices == 1 else f"are {devices} devices the same as one?"
+    asked += " (tuned)" if track == "tuned" else ""
     screen.print(console.proof_table(f"{text.title}: {asked}", cells))
     only = console.evaluated(cells)
     lines = [*console.reasons(cells), *([only] if only else [])]

@@ -215,7 +215,6 @@ def mixed(text: Text, seed: int, constants: dict[str, Any] | None = None) -> Arr
     """
     rounded = bfloat16.rounding(seed)
     model = _Model(text, load(text, constants, rounded), rounded)
-
     given = partial(_moved, name="", dtype=np.float32, wobble=None)
     parameters, train = given(draws.initial_parameters(text)), given(draws.training_batches(text))
     evaluation = given(evaluation_batch(text))[text.input]

@@ -85,14 +85,6 @@ class Judge:
         assert expected.bfloat16 is not None  # run.prove has seen to it
         return ROUNDINGS * expected.bfloat16
 
-    def vague(self) -> str | None:
-        """Why this precision tells too little of the text to be asked about at all; None where it tells enough."""
-        errors = [one.bfloat16 for name, one in self.golden.tensors.items() if name.startswith("gradient/")]
-        lost = sum(error is not None and error > LARGEST for error in errors)
-        if self.dtype != "bfloat16" or lost <= len(errors) / 2:
-            return None
-        return f"{lost} of {len(errors)} gradients of the reference itself err by more than a sixth in bfloat16"
-
     def asked(self, found: list[Check]) -> list[Check]:
         """Those of the checks whose bound is narrow enough to tell: in bfloat16, training magnifies rounding."""
         return [one for one in found if self.dtype != "bfloat16" or one.bound <= WIDEST]
@@ -178,6 +170,15 @@ class Judge:
             for check in checks:
                 check.layer = _layer_of(check.name)
         return self.asked(checks)
+
+
+def vague(golden: Golden) -> str | None:
+    """Why bfloat16 tells too little of a text to be asked about at all; None where it tells enough."""
+    errors = [one.bfloat16 for name, one in golden.tensors.items() if name.startswith("gradient/")]
+    lost = sum(error is not None and error > LARGEST for error in errors)
+    if lost <= len(errors) / 2:
+        return None
+    return f"{lost} of {len(errors)} gradients of the reference itself err by more than a sixth in bfloat16"
 
 
 def _multiplies(layer: dict[str, Any]) -> bool:

@@ -282,7 +282,7 @@ def recall(text: Text, framework: Framework, dtype: str) -> dict[str, Any] | Non
 
 
 def _remembered(text: Text, framework: Framework, dtype: str, devices: int = 1) -> Path:
-    # Mixed precision by another name: `rosetta` alone shows what is proven in full precision.
-    which = f"{MIXED}-" if dtype == MIXED else ""
+    # Mixed precision and switches by other names: `rosetta` alone shows full precision, and versions as they are.
+    which = (f"{MIXED}-" if dtype == MIXED else "") + ("tuned-" if framework.switches else "")
     name = f"{text.name}-{framework.slug}-{which}{key(text, framework, dtype, devices)[:24]}.json"
     return paths.cache_dir() / "proofs" / name

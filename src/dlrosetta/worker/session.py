@@ -140,9 +140,13 @@ class Session(object):
         return {}
 
     def predict(self, batch, out):
-        """Write the logits of evaluation mode."""
+        """Write the logits of evaluation mode; of a version that does not train, by what `steps` times."""
         inputs, _ = self._batch(tensors.load(batch))
-        tensors.save(out, {"logits": self.adapter.to_numpy(self.adapter.forward(self.state, inputs, False))})
+        if self.trains:
+            logits = self.adapter.forward(self.state, inputs, False)
+        else:
+            logits = self._predict(self.version, self.state, inputs, None)
+        tensors.save(out, {"logits": np.asarray(self.adapter.to_numpy(logits))})
         return {}
 
     def evaluate(self, batch=None):
