@@ -24,10 +24,14 @@ version, state, batches = session.version, session.state, session.prepared
 
 
 def own_loop():
-    """The loop of the version's main: its own train_step, called as its author calls it."""
+    """The loop of the version's main: its own train_step, called as its author calls it. (Beside a plain loop the
+    adapter may call it, which knows what else a step takes.)
+    """
     for images, labels in batches:
         if not session.trains:
             loss = version.predict(state.model, images)
+        elif job["plain"]:
+            loss = adapter.train_step(version, state, images, labels)
         elif "keras" in version.__dict__:
             loss = version.train_step(state.model, images, labels)
         else:

@@ -1,5 +1,5 @@
 """What a switch of the tuned track is worth: speed with it over speed without, as the median of paired ratios with its
-bootstrap 95 % interval.
+95 % interval.
 
     uv run python benchmarks/switches.py TEXT FRAMEWORK SWITCH[+SWITCH] ...
 

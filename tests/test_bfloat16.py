@@ -10,7 +10,7 @@ import pytest
 from planted import TEXT
 from test_schemas import SCHEMAS
 
-from dlrosetta import bfloat16, golden, matrix, paths, texts
+from dlrosetta import bfloat16, golden, matrix, paths, products, texts
 from dlrosetta.frameworks import load
 from dlrosetta.proof import run
 from dlrosetta.proof.checks import LEAST, WIDEST, Judge
@@ -59,7 +59,7 @@ def test_products_are_rounded_however_they_are_written_and_so_are_their_gradient
     path.write_text(
         f"import autograd.numpy as np\n\ndef f(a, b):\n    return {product}\n\ndef g(a):\n    return a * 1.1\n"
     )
-    bfloat16.round_products(module, path, bfloat16.rounding(1))
+    products.replace(module, path, bfloat16.rounded_matmul(bfloat16.rounding(1)))
     a, b = (np.random.default_rng(seed).normal(size=(5, 5)).astype(np.float32) for seed in (1, 2))
     found = module.f(a, b)
     assert near(found) and 1e-4 < np.linalg.norm(found - a @ b) / np.linalg.norm(a @ b) < 3e-2

@@ -13,7 +13,10 @@ from dlrosetta import __version__, manual
 
 ROSETTA = Path(sys.executable).with_name("rosetta")
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-HEAVY = ("numpy", "rich", "scipy", "safetensors", "psutil", "pygments", "jsonschema", "autograd", "uv")
+HEAVY = (
+    "numpy", "rich", "scipy", "safetensors", "psutil", "pygments", "jsonschema", "autograd", "uv", "duckdb", "altair",
+    "vl_convert", "jinja2",
+)  # fmt: skip
 PROBE = "import sys, {module}; print(*[name for name in {heavy!r} if name in sys.modules])"
 
 

@@ -6,13 +6,14 @@ A step that sleeps has a known speed whatever else this machine does.
 import json
 import os
 import statistics
+import subprocess
 from itertools import combinations
 
 import planted
 import pytest
 from planted import TEXT
 
-from dlrosetta import compare, frameworks, texts
+from dlrosetta import compare, frameworks, rounds, texts, timed
 from dlrosetta.client import WorkerFailed
 from dlrosetta.proof import run
 
@@ -92,7 +93,7 @@ def test_what_is_timed_is_what_was_measured(done):
         cell = cells(document)[slug]
         speed = cell["items_per_second"]
         assert cell["verdict"] == "proven"
-        assert len(speed["samples"]) >= compare.LEAST_ROUNDS
+        assert len(speed["samples"]) >= rounds.LEAST_ROUNDS
         assert speed["median"] == statistics.median(speed["samples"])
         assert min(speed["samples"]) <= speed["low"] <= speed["median"] <= speed["high"] <= max(speed["samples"])
         assert cell["batch_size"] == 64 and cell["steps_per_round"] * 0.010 >= 0.1
@@ -131,7 +132,7 @@ def test_the_table(done):
     _, shown, document, file = done
     lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
     assert lines[0] == "Mine: how fast?"
-    assert lines[1] == "framework verdict images/s interval share first import memory"
+    assert lines[1] == "framework verdict images/s interval share of roof first import memory"
     assert [line.split()[0] for line in lines[2:9]] == sorted(VERSIONS)
     speed = cells(document)["slow"]["items_per_second"]
     assert f"slow ✓ proven {speed['median']:.0f} {speed['low']:.0f}–{speed['high']:.0f}" in lines[6]
@@ -239,15 +240,15 @@ def test_what_was_measured_is_shown_also_where_it_cannot_be_kept(place):
 def test_a_guarded_cell_fails_alone_whatever_happens(place):
     """Also where a worker in some other language answers what makes no sense."""
     place.plant("tiny")
-    cell = compare.Timed(frameworks.load(place.frameworks / "tiny"), "proven", samples=[1.0])
+    cell = compare.Timed(frameworks.load(place.frameworks / "tiny"), "proven", samples={"steps": [1.0]})
 
     def action(error):
         raise error
 
-    compare._guard(cell, lambda: action(KeyError("seconds")))
-    assert (cell.verdict, cell.samples) == ("failed", [])
+    timed.guard(cell, lambda: action(KeyError("seconds")))
+    assert (cell.verdict, cell.speed()) == ("failed", None)
     assert cell.reason == "an answer could not be used: KeyError: 'seconds'"
-    compare._guard(cell, lambda: action(WorkerFailed("printed more than 64 MB")))
+    timed.guard(cell, lambda: action(WorkerFailed("printed more than 64 MB")))
     assert cell.reason == "printed more than 64 MB"
 
 
@@ -264,3 +265,26 @@ def test_the_full_profile_also_trains_and_says_seconds_and_accuracy(done):
     row = [line for line in shown.stdout.splitlines() if line.startswith("steady")][-1]
     seconds, loss = cell["training"]["seconds"], cell["training"]["losses"][-1]
     assert row.split() == ["steady", "10", f"{seconds:.0f}", "s", f"{loss:.3f}", f"{cell['accuracy']:.3f}"]
+
+
+def test_a_result_is_kept_though_its_work_cannot_be_counted(place, monkeypatch, capsys):
+    """A proof reads the golden alone: the reference need not run for a comparison."""
+    place.plant("tiny")
+    text = texts.load(place.stone / TEXT)
+    assert compare.work_of(text).flops > 0
+    place.edit(place.stone / TEXT / "reference.py", ("def forward(", "def forwards("))
+    assert compare.work_of(text) is None
+    assert "mine: no share of the roof, for its work cannot be counted: " in capsys.readouterr().err
+    document = compare.Comparison(text, "quick", "sample", [], "2026-01-01T00:00:00+00:00").document()
+    assert "work" not in document
+
+
+def test_the_commit_is_that_of_our_own_checkout_alone(tmp_path, monkeypatch):
+    root = compare.paths.PACKAGE.parents[1]
+    found = compare.commit()
+    assert (found is None) == (not (root / ".git").exists())
+    theirs = tmp_path / "theirs"
+    subprocess.run(["git", "init", "--quiet", theirs], check=True)
+    (theirs / "site-packages" / "dlrosetta").mkdir(parents=True)
+    monkeypatch.setattr(compare.paths, "PACKAGE", theirs / "lib" / "site-packages" / "dlrosetta")
+    assert compare.commit() is None

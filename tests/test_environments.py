@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -29,6 +30,18 @@ homepage = "https://tiny.example"
 size_mb = 1
 release = {{ version = "1.0", date = "2026-01-31" }}
 layout = {{ conv = "OIHW", dense = "OI", activations = "channels_first" }}
+"""
+# The adapter of a framework that compiles itself when it is loaded: FIRST comes before it does.
+COMPILES = """
+import os, pathlib, time
+FIRST
+home = pathlib.Path(os.environ["TINY_HOME"])
+home.mkdir()
+(home / "kernel").write_text(str(home))
+
+
+def describe():
+    return {"version": "1.0", "device": "cpu", "threads": 1}
 """
 # What a program does that wants the environment; SIGTERM ends it as it ends the command line.
 CHILD = """
@@ -69,6 +82,20 @@ def tiny(tmp_path, monkeypatch):
     (folder / "requirements.in").write_text("tiny\n")
     (folder / "requirements.lock").write_text("tiny==1.0\n")
     return frameworks.load(folder)
+
+
+@pytest.fixture
+def compiled(tiny, tmp_path):
+    """The same, but it compiles itself; our own packages are lent to it. Call it with what comes first."""
+    wheel(tmp_path / "wheels", borrow=True)
+    description = TOML + 'compile_s = 90\n[env]\nTINY_HOME = "{environment}/tiny"\n'
+    (tiny.folder / "framework.toml").write_text(description)
+
+    def make(first=""):
+        (tiny.folder / "adapter.py").write_text(COMPILES.replace("FIRST", first))
+        return frameworks.load(tiny.folder)
+
+    return make
 
 
 def child(framework, limit=""):
@@ -160,6 +187,66 @@ def test_a_killed_run_leaves_no_half_environment(tiny, tmp_path, monkeypatch, nu
     python = environments.ensure(tiny)
     assert version_in(python) == "1.0"
     assert left_over() == [python.parents[1].name]
+
+
+def test_who_compiles_itself_has_done_so_when_it_is_made(compiled, capsys):
+    tiny = compiled()
+    made = environments.ensure_all([tiny])["tiny"]
+    assert "Tiny compiles itself once, which may take 90 s." in capsys.readouterr().err
+    environment = environments.folder(tiny)
+    # Under the name that it keeps, for what is compiled holds paths.
+    assert (environment / "tiny" / "kernel").read_text() == str(environment / "tiny")
+    assert left_over() == [environment.name]
+    assert environments.ensure_all([tiny])["tiny"] == made  # a second time it could not make its folder
+    assert capsys.readouterr().err == ""
+
+
+def test_who_cannot_compile_itself_is_named_with_its_last_lines(compiled):
+    error = "g++ failed\nin file op.cc\nno such header: dnnl.h"
+    tiny = compiled(f"print('1 of 9 files', flush=True)\nraise RuntimeError({error!r})")
+    message = "Tiny could not compile itself: RuntimeError: g++ failed. Its last lines: "
+    log = fails(tiny, message, "Log: ")
+    assert "1 of 9 files" in log and "in file op.cc" in log
+    with pytest.raises(RosettaError, match=r"in file op\.cc … no such header: dnnl\.h$"):
+        environments.ensure(tiny)
+    assert environments.state(tiny) == "missing"
+    dies = compiled("print('no space left', flush=True)\nos._exit(3)")
+    message = "Tiny could not compile itself: exited with status 3 in the middle of a request: no space left. Its last "
+    fails(dies, message, "Log: ")
+    assert environments.state(compiled()) == "missing"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_half_compiled_is_not_ready(compiled, tmp_path, number):
+    begun = tmp_path / "begun"
+    tiny = compiled(f"pathlib.Path({str(begun)!r}).write_text(str(os.getpid()))\ntime.sleep(60)")
+    process = child(tiny)
+    while not (begun.exists() and begun.read_text()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    worker = psutil.Process(int(begun.read_text()))
+    assert environments.state(tiny) == "missing" and environments.list_all() == []
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert psutil.wait_procs([worker], timeout=10)[1] == []
+    assert environments.state(tiny) == "missing" and environments.list_all() == []
+    if number == signal.SIGKILL:
+        assert left_over()  # nobody was there to clean up; whoever comes next does
+        assert environments.remove("tiny") == []
+    assert left_over() == []
+    environment = environments.ensure(compiled()).parents[1]
+    assert (environment / "tiny" / "kernel").exists() and left_over() == [environment.name]
+
+
+def test_half_compiled_by_another_program_is_left_alone(tiny):
+    half = environments.root() / "other-0123456789ab"
+    half.mkdir(parents=True)
+    (half / environments.COMPILING).touch()
+    with environments._lock(half.name):
+        environments.ensure(tiny)
+        assert half.exists()
+    environments.create(tiny)
+    assert not half.exists()
 
 
 def test_another_programs_half_made_environment_is_left_alone(tiny):

@@ -98,6 +98,8 @@ def test_what_may_differ(tmp_path):
         ('"2026-01-31"', '"January"', "Expected release.date = \"YYYY-MM-DD\". Received: 'January'."),
         ("homepage", "default = 1\nhomepage", "Expected default = true or false. Received: 1."),
         ("homepage", "size_mb = true\nhomepage", "Expected size_mb = a whole number. Received: True."),
+        ("homepage", 'compile_s = "4 min"\nhomepage', "Expected compile_s = a whole number. Received: '4 min'."),
+        ("homepage", "compile_s = -1\nhomepage", "Expected compile_s = a whole number. Received: -1."),
         ('TINY_FLAGS = "', 'TINY_FLAGS = 1 # "', "Expected env = a table of environment variables and texts."),
         ("[env]", '[lacks]\ngru = ""\n[env]', "Expected lacks = a table of texts (their folders' names) and reasons."),
         ("[layout]", "[layout", "expected readable TOML. Received:"),

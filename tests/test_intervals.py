@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from dlrosetta import intervals
-from dlrosetta.compare import LEAST_ROUNDS
+from dlrosetta.rounds import LEAST_ROUNDS
 
-REPEATS = 400  # the bootstrap is a little too sure of few samples: 93 % of ten
+REPEATS = 400  # of which a share of 0.95 has a standard error of 0.011
 
 
 def noise(random, count):
@@ -21,7 +21,7 @@ def coverage(count, truth, samples):
     return np.mean([one.low <= truth <= one.high for one in found])
 
 
-@pytest.mark.parametrize("count", [LEAST_ROUNDS, 30])
+@pytest.mark.parametrize("count", [6, LEAST_ROUNDS, 30, 99])
 @pytest.mark.parametrize("kind", ["normal", "skewed", "speeds"])
 def test_the_interval_of_a_median_covers_it(count, kind):
     draw, truth = {
@@ -29,11 +29,11 @@ def test_the_interval_of_a_median_covers_it(count, kind):
         "skewed": (lambda random, n: random.exponential(1.0, n), np.log(2)),
         "speeds": (noise, float(np.median(noise(np.random.default_rng(1), 10**6)))),
     }[kind]
-    assert 0.90 <= coverage(count, truth, draw) <= 0.995
+    assert 0.93 <= coverage(count, truth, draw) <= 0.995
 
 
-@pytest.mark.parametrize("count", [LEAST_ROUNDS, 30])
-def test_what_is_as_fast_is_seldom_said_to_differ_though_the_machine_drifts(count):
+@pytest.mark.parametrize(("count", "width"), [(LEAST_ROUNDS, 0.1), (30, 0.03)])
+def test_what_is_as_fast_is_seldom_said_to_differ_though_the_machine_drifts(count, width):
     """Rounds are paired: what slows the machine down slows both."""
     random = np.random.default_rng(0)
     wrong, widths = 0, []
@@ -42,8 +42,8 @@ def test_what_is_as_fast_is_seldom_said_to_differ_though_the_machine_drifts(coun
         found = intervals.ratio(noise(random, count) * drift, noise(random, count) * drift)
         wrong += not found.low <= 1 <= found.high
         widths.append(found.half_width)
-    assert wrong / REPEATS < 0.10
-    assert np.median(widths) < 0.06  # as narrow as if nothing drifted
+    assert wrong / REPEATS < 0.07
+    assert np.median(widths) < width  # which a drift to twice or half the speed would be far beyond
 
 
 def test_what_is_a_tenth_slower_is_found_slower():
@@ -74,6 +74,13 @@ def test_a_single_sample_and_none_of_any_width():
     assert (one.median, one.low, one.high, one.half_width) == (3.0, 3.0, 3.0, 0.0)
     assert intervals.Interval(0.0, 0.0, 1.0).half_width == float("inf")
     assert intervals.Interval(2.0, 1.0, 2.5).half_width == 0.5
+
+
+def test_its_ends_are_samples():
+    """Of ten tosses at most one is heads, or at most one tails, in 2.1 % of cases; at most two in 10.9 %."""
+    found = intervals.of_median([3, 1, 10, 5, 4, 7, 2, 9, 8, 6])
+    assert (found.low, found.median, found.high) == (2, 5.5, 9)
+    assert intervals.of_median([2, 1, 3, 4, 5]) == intervals.Interval(3, 1, 5)
 
 
 def test_more_rounds_make_it_narrower():

@@ -82,6 +82,7 @@ def passed(tmp_path_factory, template):
     spread = place.call("prove", TEXT, "--frameworks", "tiny", "--devices", "2", "--json")
     schema("prove").validate(json.loads(spread.stdout))
     place.call("compare", "seen", "--frameworks", "tiny", "--budget", "1", "--profile", "full")
+    place.call("roof", "--frameworks", "tiny")
     lines = log.read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines], proof, comparison, place
 

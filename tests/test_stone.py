@@ -13,6 +13,9 @@ from dlrosetta import frameworks, golden, paths, sections, texts
 from dlrosetta.proof import run
 from dlrosetta.proof.checks import vague
 
+# The first test makes every environment; one of them compiles itself for minutes.
+pytestmark = pytest.mark.timeout(2400)
+
 ROSETTA = Path(sys.executable).with_name("rosetta")
 KNOWN = frameworks.find()
 TEXTS = {name: texts.load(folder) for name, folder in texts.find(paths.stone_dirs()).items()}
@@ -26,6 +29,7 @@ CELLS = [(name, slug) for name, text in TEXTS.items() for slug, one in KNOWN.ite
 VAGUE = {name for name, text in TEXTS.items() if vague(golden.load(text))}
 # By default `cnn` is proven everywhere and the other texts where most people are; the rest with `-m wide`.
 USUAL = ("flax", "keras_tensorflow", "torch")
+MUCH = 6  # times its bound is the most that a waiver for some CPUs may allow a check
 
 
 def usual(text, slug):
@@ -51,13 +55,17 @@ MIXED = [(name, slug) for name, slug in CELLS if run.MIXED in KNOWN[slug].dtypes
 
 
 def expected(text, slug, dtype):
-    """A cell with a waiver or a variant is waived and nothing else."""
+    """Verdicts that hold: a cell with a waiver or a variant is waived and nothing else, unless its waivers are needed
+    on some CPUs only.
+    """
     waivers = [
         one
         for one in TEXTS[text].waivers
         if slug in one["frameworks"] and one["dtype"] == dtype and "devices" not in one
     ]
-    return "waived" if waivers or TEXTS[text].variant_for(slug) else "proven"
+    if TEXTS[text].variant_for(slug) or not all(one.get("some_cpus") for one in waivers):
+        return {"waived"}
+    return {"proven", "waived"} if waivers else {"proven"}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +94,7 @@ def proven():
 @pytest.mark.parametrize(("text", "slug"), cells(CELLS))
 def test_every_version_is_proven_in_float32(proven, text, slug):
     cell = proven(text, slug, "float32")
-    assert cell["verdict"] == expected(text, slug, "float32"), cell["reason"]
+    assert cell["verdict"] in expected(text, slug, "float32"), cell["reason"]
     assert len(cell["checks"]) > (100 if cell["scope"] == "all" else 40)
 
 
@@ -95,7 +103,7 @@ def test_every_version_is_proven_in_float32(proven, text, slug):
 def test_and_in_float64_or_it_says_why_not(proven, text, slug):
     cell = proven(text, slug, "float64")
     if "float64" in KNOWN[slug].dtypes:
-        assert cell["verdict"] == expected(text, slug, "float64"), cell["reason"]
+        assert cell["verdict"] in expected(text, slug, "float64"), cell["reason"]
     else:
         assert (cell["verdict"], cell["reason"]) == ("cannot", KNOWN[slug].cannot["float64"])
         assert "https://" in cell["reason"]
@@ -105,7 +113,7 @@ def test_and_in_float64_or_it_says_why_not(proven, text, slug):
 @pytest.mark.parametrize(("text", "slug"), cells(MIXED))
 def test_and_in_bfloat16_where_the_framework_can(proven, text, slug):
     cell = proven(text, slug, run.MIXED)
-    assert cell["verdict"] == expected(text, slug, run.MIXED), cell["reason"]
+    assert cell["verdict"] in expected(text, slug, run.MIXED), cell["reason"]
     assert sum(check["name"].startswith("bfloat16 in ") for check in cell["checks"]) >= 4  # layers, twice
 
 
@@ -130,9 +138,13 @@ def test_every_waiver_is_still_needed(proven, text, slug, number):
     """Passing unexpectedly is a failure too: then the waiver hides what is no longer there."""
     waiver = TEXTS[text].waivers[number]
     checks = proven(text, slug, waiver["dtype"])["checks"]
-    waived = [one["name"] for one in checks if one["verdict"] == "waived"]
     for pattern in waiver["checks"]:
-        assert any(fnmatch(name, pattern) for name in waived), pattern
+        named = [one for one in checks if fnmatch(one["name"], pattern)]
+        if waiver.get("some_cpus"):  # where it is not needed, it may not allow much more either
+            assert named, pattern
+            assert all(one["verdict"] == "waived" or waiver["bound"] <= MUCH * one["bound"] for one in named), pattern
+        else:
+            assert any(one["verdict"] == "waived" for one in named), pattern
 
 
 @pytest.mark.frameworks

@@ -49,6 +49,7 @@ def test_a_shape_may_name_constants(entry, shape):
 SHAPE = "shape = [16, 3072]"
 START = '3072], role = "dense", initial = "glorot_uniform"'
 INPUTS = "[inputs.images]"
+WAIVED = '[[waivers]]\nframeworks = ["torch"]\ndtype = "float32"\nchecks = ["loss"]\nbound = 1e-5\nreason = "x"\n'
 REFUSED = [
     ([(SHAPE, 'shape = ["WIDTH", 3072]')], "a constant or a multiple of one in a shape. Received: 'WIDTH'"),
     ([(SHAPE, 'shape = ["x HIDDEN", 3072]'), SIZED[0]], "Received: 'x HIDDEN'"),
@@ -57,6 +58,8 @@ REFUSED = [
     ([(START, '3072], role = "dense", initial = "normal"')], "expected std = a real number"),
     ([(INPUTS, f"[proof.constants]\nWIDTH = 4\n\n{INPUTS}")], "expected constants of the proof to be hyperparameters"),
     ([("steps = 20\n", "")], "steps"),
+    ([(INPUTS, f"{WAIVED}some_cpus = 1\n\n{INPUTS}")], "some_cpus"),
+    ([(INPUTS, WAIVED.replace("bound = 1e-5", "bound = 1") + INPUTS)], "bound"),
 ]
 
 

@@ -41,7 +41,7 @@ def to_native(array):
 
 
 def to_numpy(value):
-    return np.asarray(value)
+    return value.asarray() if isinstance(value, C.cntk_py.NDArrayView) else np.asarray(value)
 
 
 def make_optimizer(version, state):
@@ -102,6 +102,20 @@ def optimizer_state(state):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
+
+
+def work(kind, *arrays):
+    """A product as a dense layer has it, of a batch and a parameter: one of two constants is computed but once."""
+    if kind == "copy":
+        given = C.NDArrayView.from_data(arrays[0])
+        return given.deep_clone
+    batch, matrix = arrays
+    inputs, parameter = C.input_variable(batch.shape[1:]), C.parameter(matrix.shape, init=matrix)
+    if kind == "convolution":
+        compute = C.convolution(parameter, inputs, auto_padding=[False, True, True])
+    else:
+        compute = C.times(inputs, parameter)
+    return lambda: compute.eval({inputs: batch})
 
 
 def synchronize(state, value=None):

@@ -20,11 +20,16 @@ import jax
 import numpy as np
 
 from dlrosetta.worker import mixed, recording
+from dlrosetta.worker.device import Jax
 
 
 def describe():
     threads = int(os.environ.get("PJRT_NPROC") or os.cpu_count())
     return {"version": eqx.__version__, "device": jax.default_backend(), "threads": threads}
+
+
+def device():
+    return None if jax.default_backend() == "cpu" else Jax(jax)
 
 
 def seed(number):
@@ -197,6 +202,20 @@ def spread(version, state, images, labels):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(*_parts(state.model), images, labels)
+
+
+def work(kind, *arrays):
+    """Of a mere copy XLA makes none; by default it multiplies in TF32 where a device has that."""
+    given = [jax.numpy.asarray(array) for array in arrays]
+    kinds = {"product": jax.numpy.matmul, "copy": jax.numpy.negative, "convolution": _convolution}
+    compute = jax.jit(kinds[kind])
+    with jax.default_matmul_precision("float32"):
+        compute = compute.lower(*given).compile()
+    return lambda: compute(*given)
+
+
+def _convolution(images, kernel):
+    return jax.lax.conv(images, kernel, (1, 1), "SAME")
 
 
 def synchronize(state, value=None):

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 
 from dlrosetta.worker import mixed
+from dlrosetta.worker.device import Jax
 
 _KEPT = (nnx.Param, nnx.BatchStat)
 _NAMES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
@@ -21,6 +22,10 @@ _NAMES = {"kernel": "weight", "embedding": "weight", "scale": "weight", "mean": 
 def describe():
     threads = int(os.environ.get("PJRT_NPROC") or os.cpu_count())
     return {"version": flax.__version__, "device": jax.default_backend(), "threads": threads}
+
+
+def device():
+    return None if jax.default_backend() == "cpu" else Jax(jax)
 
 
 def seed(number):
@@ -110,6 +115,21 @@ def spread(version, state, images, labels):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
+
+
+def work(kind, *arrays):
+    """Of a mere copy XLA makes none; by default it multiplies in TF32 where a device has that."""
+    given = [jax.numpy.asarray(array) for array in arrays]
+    kinds = {"product": jax.numpy.matmul, "copy": jax.numpy.negative, "convolution": _convolution}
+    compute = jax.jit(kinds[kind])
+    with jax.default_matmul_precision("float32"):
+        compute = compute.lower(*given).compile()
+    return lambda: compute(*given)
+
+
+def _convolution(images, kernel):
+    dimensions = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=dimensions)
 
 
 def synchronize(state, value=None):

@@ -12,6 +12,7 @@ import re
 import keras
 
 from dlrosetta.worker import recording
+from dlrosetta.worker.device import Jax, TensorFlow, Torch
 
 _NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
 _NAMES["moving_variance"] = "running_var"
@@ -41,6 +42,17 @@ def describe():
         torch.set_num_threads(threads)
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return {"version": keras.__version__, "device": device, "threads": threads}
+
+
+def device():
+    """What its backend tells of a GPU. OpenVINO runs on the CPU here."""
+    if BACKEND == "jax":
+        return None if jax.default_backend() == "cpu" else Jax(jax)
+    if BACKEND == "tensorflow":
+        return TensorFlow(tf) if tf.config.get_visible_devices("GPU") else None
+    if BACKEND == "torch":
+        return Torch(torch) if torch.cuda.is_available() else None
+    return None
 
 
 def seed(number):
@@ -175,10 +187,30 @@ def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
 
 
+def work(kind, *arrays):
+    """A copy is a negation: an operation that any backend does, rather than hand on what it is given."""
+    if BACKEND == "openvino":  # whose graphs are compiled by a model's `predict` alone
+        array, *matrix = arrays
+        inputs = keras.Input(array.shape[1:])
+        layers = {
+            "product": lambda: keras.layers.Dense(array.shape[-1], use_bias=False),
+            "copy": lambda: keras.ops.negative,
+            "convolution": lambda: keras.layers.Conv2D(array.shape[-1], 3, padding="same", use_bias=False),
+        }
+        layer = layers[kind]()
+        model = keras.Model(inputs, layer(inputs))
+        model.set_weights(matrix)
+        return lambda: model.predict_on_batch(array)
+    given = [keras.ops.convert_to_tensor(array) for array in arrays]
+    convolution = functools.partial(keras.ops.conv, padding="same")
+    compute = {"product": keras.ops.matmul, "copy": keras.ops.negative, "convolution": convolution}[kind]
+    return lambda: compute(*given)
+
+
 def synchronize(state, value=None):
     if BACKEND == "jax":
-        moved = state.optimizer.variables if state.optimizer else []  # of a version that does not train, none
-        jax.block_until_ready([variable.value for variable in state.model.variables + moved])
+        held = [one.variables for one in (state.model, state.optimizer) if one]  # of what does not train, no optimizer
+        jax.block_until_ready((value, [variable.value for variables in held for variable in variables]))
     elif BACKEND == "tensorflow":
         tf.test.experimental.sync_devices()
     elif BACKEND == "torch" and torch.accelerator.is_available():

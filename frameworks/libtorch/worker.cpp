@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -29,6 +30,23 @@ constexpr auto LABELS = "labels";  // what else is in a batch are the inputs, un
 int64_t now() { return std::chrono::steady_clock::now().time_since_epoch().count(); }  // ns
 
 double since(int64_t begin) { return (now() - begin) * 1e-9; }
+
+/// Seconds that all threads of this process have worked.
+double worked_s() {
+    timespec spent;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &spent);
+    return spent.tv_sec + spent.tv_nsec * 1e-9;
+}
+
+/// Seconds that reading a result takes beyond what reading it once more takes: none, if a fence has waited for it.
+double late(const Tensor& result) {
+    if (!result.defined()) return 0;
+    auto begin = now();
+    result.to(torch::kCPU, torch::kFloat64);
+    auto read = now();
+    result.to(torch::kCPU, torch::kFloat64);
+    return std::max(0.0, ((read - begin) - (now() - read)) * 1e-9);
+}
 
 /// A version that does not compile: `line` is of its file.
 struct CompileError : std::runtime_error {
@@ -59,7 +77,7 @@ class Session {
 
     json open(const json& args) {
         version_.reset();
-        prepared_.clear();
+        prepared_.clear(), given_.clear(), working_ = {};
         path = args.at("version"), library = "";
         dtype_ = args.at("dtype") == "float64" ? torch::kFloat64 : torch::kFloat32;
         torch::set_default_dtype(torch::scalarTypeToTypeMeta(dtype_));
@@ -211,19 +229,57 @@ class Session {
         if (prepared_.empty())
             throw std::runtime_error(
                 "Expected at least one batch of " + std::to_string(wanted) + " examples. Received: none");
-        return {{"batch_size", wanted}, {"batches", prepared_.size()}};
+        auto name = [](const Tensor& tensor) {
+            return std::string(tensor.scalar_type() == torch::kFloat64   ? "float64"
+                               : tensor.scalar_type() == torch::kFloat32 ? "float32"
+                                                                         : c10::toString(tensor.scalar_type()));
+        };
+        std::set<std::string> precisions;
+        for (auto& [_, tensor] : parameters()) precisions.insert(name(tensor));
+        return {{"batch_size", wanted},
+                {"batches", prepared_.size()},
+                {"parameters", precisions},
+                {"inputs", name(prepared_[0].first)}};
     }
 
     json steps(const json& args) {
         int64_t count = args.at("count");
         synchronize();
+        auto worked = worked_s();
         auto begin = now();
+        Tensor loss;
         for (int64_t number = 0; number < count; ++number) {
             auto& [inputs, labels] = prepared_.at(number % prepared_.size());
-            version().train_step(inputs, labels);
+            loss = version().train_step(inputs, labels);
         }
         synchronize();
-        return {{"seconds", since(begin)}};
+        auto seconds = since(begin);
+        return {{"seconds", seconds}, {"worked_s", worked_s() - worked}, {"late_s", late(loss)}};
+    }
+
+    /// Passes over the loader from its first batch on, which starts the clock and is not counted.
+    json feed(const json& args) {
+        int64_t count = args.at("count"), wanted = constant("BATCH_SIZE"), taken = -1, begin = 0;
+        bool work = args.at("work");
+        double worked = 0;
+        Tensor loss;
+        while (taken < count) {
+            auto before = taken;
+            version().batches(true, [&](Tensor x, Tensor y) {
+                if (y.size(0) != wanted) return true;
+                if (taken++ < 0) {
+                    synchronize();
+                    worked = worked_s(), begin = now();
+                } else if (work) {
+                    loss = version().train_step(x, y);
+                }
+                return taken < count;
+            });
+            if (taken == before) throw std::runtime_error("Expected full batches. Received: none");
+        }
+        synchronize();
+        auto seconds = since(begin);
+        return {{"seconds", seconds}, {"worked_s", worked_s() - worked}, {"late_s", late(loss)}};
     }
 
     json fit(int64_t request) {
@@ -247,6 +303,33 @@ class Session {
                 {"losses", losses},
                 {"metric", version().evaluate_test()},
                 {"items", version().training_examples() * epochs}};
+    }
+
+    /// A product of two matrices, a copy or a convolution, on tensors made before, between two fences. A stream computes in order, so
+    /// reading the last result shows whether the fence has waited.
+    json work(const json& args) {
+        auto kind = args.at("kind").get<std::string>();
+        int64_t size = args.at("size"), count = args.at("count");
+        if (kind != "product" && kind != "copy" && kind != "convolution")
+            throw std::invalid_argument("Expected a kind of work: product, copy, convolution. Received: '" + kind + "'");
+        if (working_ != std::make_pair(kind, size)) {
+            auto options = torch::device(torch::cuda::is_available() ? torch::kCUDA : torch::kCPU).dtype(torch::kFloat32);
+            using Shape = std::vector<int64_t>;
+            auto shape = kind == "product" ? Shape{size, size} : kind == "copy" ? Shape{size} : Shape{16, size, 32, 32};
+            given_.clear();
+            for (int number = 0; number < 3; ++number) given_.push_back(torch::rand(shape, options));
+            if (kind == "convolution") given_[1] = torch::rand({size, size, 3, 3}, options);
+            working_ = {kind, size};
+        }
+        synchronize();
+        auto begin = now();
+        for (int64_t number = 0; number < count; ++number)
+            if (kind == "product") torch::mm_out(given_[2], given_[0], given_[1]);
+            else if (kind == "copy") given_[2].copy_(given_[0]);
+            else given_[2] = torch::conv2d(given_[0], given_[1], {}, 1, 1);
+        synchronize();
+        auto seconds = since(begin);
+        return {{"seconds", seconds}, {"late_s", late(given_[2])}};
     }
 
     json memory() {
@@ -380,6 +463,8 @@ class Session {
     int opened_ = 0;
     torch::ScalarType dtype_ = torch::kFloat32;
     std::vector<std::pair<Tensor, Tensor>> prepared_;
+    std::pair<std::string, int64_t> working_;  // what `work` was last asked for, and its tensors
+    std::vector<Tensor> given_;
 };
 
 json answer(Session& session, const std::string& op, const json& args, int64_t request) {
@@ -396,7 +481,9 @@ json answer(Session& session, const std::string& op, const json& args, int64_t r
     if (op == "batches") return session.batches(args);
     if (op == "prepare") return session.prepare(args);
     if (op == "steps") return session.steps(args);
+    if (op == "feed") return session.feed(args);
     if (op == "fit") return session.fit(request);
+    if (op == "work") return session.work(args);
     if (op == "memory") return session.memory();
     if (op == "stop") return json::object();
     throw std::invalid_argument("Expected an operation of docs/protocol.md. Received: '" + op + "'");

@@ -1,4 +1,6 @@
-"""What the program knows of MindSpore. Parameters have its own names; kernels are OIHW and (out, in)."""
+"""What the program knows of MindSpore. Parameters have its own names, but for an embedding's table, which is called
+`weight` as elsewhere; kernels are OIHW and (out, in).
+"""
 
 import os
 
@@ -43,7 +45,10 @@ def to_numpy(value):
 
 
 def make_optimizer(version, state):
-    state.optimizer = version.make_optimizer(state.model)
+    """`state.optimizer` alone, or with the schedule of its rate."""
+    made = version.make_optimizer(state.model)
+    state.stepped = made if isinstance(made, tuple) else (made,)  # what the version's train step is given
+    state.optimizer, state.version = state.stepped[0], version
 
 
 def layers(model):
@@ -51,11 +56,11 @@ def layers(model):
 
 
 def parameters(model):
-    return {name: value.asnumpy().copy() for name, value in model.parameters_and_names()}
+    return {name: value.asnumpy().copy() for name, value in _named(model)}
 
 
 def set_parameters(model, arrays):
-    for name, value in model.parameters_and_names():
+    for name, value in _named(model):
         value.set_data(ms.Tensor(arrays[name]))
 
 
@@ -66,26 +71,41 @@ def forward(state, images, training):
 
 def gradients(version, state, images, labels):
     state.model.set_train()
-    named = dict(state.model.parameters_and_names())
+    named = dict(_named(state.model))
     weights = ms.ParameterTuple(named.values())
     loss, found = ms.value_and_grad(version.loss_fn, None, weights)(state.model, images, labels)
     return loss, {name: to_numpy(gradient) for name, gradient in zip(named, found, strict=True)}
 
 
 def train_step(version, state, images, labels):
-    return version.train_step(state.model, state.optimizer, images, labels)
+    return version.train_step(state.model, *state.stepped, images, labels)
 
 
 def apply_gradients(state, gradients):
-    names = {id(value): name for name, value in state.model.parameters_and_names()}
+    """Where the rate has a schedule, the train step clips and schedules: it gets a loss that has these gradients."""
+    if len(state.stepped) > 1:
+        given = {name: ms.Tensor(array) for name, array in gradients.items()}
+
+        def linear(model, images, labels):
+            return sum((value * given[name]).sum() for name, value in _named(model))
+
+        original, state.version.loss_fn = state.version.loss_fn, linear
+        try:
+            state.version.train_step(state.model, *state.stepped, ms.Tensor(0), ms.Tensor(0))
+        finally:
+            state.version.loss_fn = original
+        return
+    names = {id(value): name for name, value in _named(state.model)}
     state.optimizer(tuple(ms.Tensor(gradients[names[id(value)]]) for value in state.optimizer.parameters))
 
 
 def optimizer_state(state):
-    names = {id(value): name for name, value in state.model.parameters_and_names()}
+    names = {id(value): name for name, value in _named(state.model)}
+    slots = {"moments": "velocity", "exp_avg": "m", "exp_avg_sq": "v"}
     return {
-        "velocity/" + names[id(value)]: slot.asnumpy().copy()
-        for value, slot in zip(state.optimizer.parameters, getattr(state.optimizer, "moments", ()), strict=False)
+        slots[kind] + "/" + names[id(value)]: slot.asnumpy().copy()
+        for kind in slots
+        for value, slot in zip(state.optimizer.parameters, getattr(state.optimizer, kind, ()), strict=False)
     }
 
 
@@ -93,5 +113,20 @@ def evaluate(version, state, images, labels):
     return version.evaluate(state.model, to_numpy(images), to_numpy(labels))  # its loader takes NumPy arrays
 
 
+def work(kind, *arrays):
+    given = [ms.Tensor(array) for array in arrays]
+    kinds = {
+        "product": ms.ops.matmul,
+        "copy": ms.ops.neg,  # Tensor.copy divides by one and multiplies by it
+        "convolution": lambda x, w: ms.ops.conv2d(x, w, pad_mode="same"),
+    }
+    compute = kinds[kind]
+    return lambda: compute(*given)
+
+
 def synchronize(state, value=None):
     ms.runtime.synchronize()
+
+
+def _named(model):
+    return [(name.replace(".embedding_table", ".weight"), value) for name, value in model.parameters_and_names()]

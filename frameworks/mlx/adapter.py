@@ -4,16 +4,39 @@ MLX is lazy: what is handed over is evaluated here. A compiled step captures one
 version's `train_step` makes the step, and it is kept beside them.
 """
 
+import os
+
 import mlx.core as mx
 import mlx.nn as nn
 import mlx.optimizers
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+from dlrosetta.worker.device import Device
+
 
 def describe():
     device = "metal" if mx.default_device() == mx.gpu else "cpu"
     return {"version": mx.__version__, "device": device, "threads": 1}  # that of its stream
+
+
+class Gpu(Device):
+    """MLX has no events, and takes TF32 unless a variable of framework.toml says not to before its first operation.
+    https://ml-explore.github.io/mlx/build/html/python/memory_management.html
+    """
+
+    def reset_memory(self):
+        mx.reset_peak_memory()
+
+    def peak_memory(self):
+        return mx.get_peak_memory()
+
+    def arithmetic(self):
+        return {"tf32": os.environ.get("MLX_ENABLE_TF32", "1") != "0"}
+
+
+def device():
+    return Gpu() if mx.default_device() == mx.gpu else None
 
 
 def seed(number):
@@ -99,8 +122,25 @@ def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
 
 
+def work(kind, *arrays):
+    given = [mx.array(array) for array in arrays]
+    kinds = {
+        "product": mx.matmul,
+        "copy": mx.negative,  # mx.array of an array shares its memory
+        "convolution": lambda x, w: mx.conv2d(x, w, padding=1),
+    }
+    compute = kinds[kind]
+
+    def once():
+        result = compute(*given)
+        mx.eval(result)  # or of many only the last would be computed
+        return result
+
+    return once
+
+
 def synchronize(state, value=None):
-    mx.eval(value, state.model.state, state.optimizer.state if state.optimizer else [])
+    mx.eval(value, [one.state for one in (state.model, state.optimizer) if one is not None])
     mx.synchronize()
 
 

@@ -100,6 +100,31 @@ def evaluate(version, state, inputs, labels):
     return version.evaluate(state.model, inputs, labels)
 
 
+def work(kind, *arrays):
+    """Bound to memory of its own: what `run` returns to Python is copied once more."""
+    names = [str(place) for place in range(len(arrays))]
+    shapes = [array.shape for array in (*arrays, arrays[0])]
+    *given, told = [
+        onnx.helper.make_tensor_value_info(name, _TYPES["float32"], shape)
+        for name, shape in zip([*names, "out"], shapes, strict=True)
+    ]
+    padded = {"pads": [1, 1, 1, 1]} if kind == "convolution" else {}
+    operation = {"product": "MatMul", "copy": "Neg", "convolution": "Conv"}[kind]
+    node = onnx.helper.make_node(operation, names, ["out"], **padded)
+    graph = onnx.helper.make_model(onnx.helper.make_graph([node], kind, given, [told]))
+    session = ort.InferenceSession(graph.SerializeToString(), providers=ort.get_available_providers())
+    bound, out = session.io_binding(), ort.OrtValue.ortvalue_from_numpy(np.empty_like(arrays[0]))
+    for name, array in zip(names, arrays, strict=True):
+        bound.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array))
+    bound.bind_ortvalue_output("out", out)
+
+    def once():
+        session.run_with_iobinding(bound)
+        return out.numpy()
+
+    return once
+
+
 def synchronize(state, value=None):
     pass  # `run` returns when all is done
 

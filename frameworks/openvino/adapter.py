@@ -9,7 +9,7 @@ import re
 import numpy as np
 import openvino as ov
 from openvino import opset16 as ops
-from openvino.properties import inference_num_threads
+from openvino.properties import hint, inference_num_threads
 
 _run = {"dtype": "float32"}
 _compile = ov.Core.compile_model
@@ -94,6 +94,25 @@ def record(state, inputs, training):
 
 def evaluate(version, state, inputs, labels):
     return version.evaluate(state.model, inputs, labels)
+
+
+def work(kind, *arrays):
+    given = [ops.parameter(array.shape, np.float32) for array in arrays]
+    kinds = {
+        "product": lambda: ops.matmul(*given, False, False),
+        "copy": lambda: ops.negative(*given),
+        "convolution": lambda: ops.convolution(*given, [1, 1], [1, 1], [1, 1], [1, 1]),
+    }
+    result = kinds[kind]()
+    compiled = ov.compile_model(ov.Model([result], given), "CPU", {hint.inference_precision: ov.Type.f32})
+    request = compiled.create_infer_request()
+    tensors = dict(enumerate(map(ov.Tensor, arrays)))
+
+    def once():
+        request.infer(tensors)
+        return request.get_output_tensor(0).data
+
+    return once
 
 
 def synchronize(state, value=None):

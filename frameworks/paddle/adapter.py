@@ -11,6 +11,8 @@ import numpy as np
 import paddle
 import paddle.distributed as dist
 
+from dlrosetta.worker.device import Events
+
 STATISTICS = {"_mean": "running_mean", "_variance": "running_var"}  # Paddle's last part of a name: the texts'
 OWN_STATISTICS = {ours: own for own, ours in STATISTICS.items()}
 
@@ -22,6 +24,33 @@ def describe():
         _meet(os.environ["ROSETTA_MEETING"])
     device = paddle.device.get_device()
     return {"version": paddle.__version__, "device": device, "threads": int(os.environ["ROSETTA_THREADS"])}
+
+
+class Gpu(Events):
+    """https://www.paddlepaddle.org.cn/documentation/docs/en/api/paddle/device/Overview_en.html"""
+
+    def __init__(self):
+        super().__init__(paddle.device.Event)
+
+    def reset_memory(self):
+        paddle.device.cuda.reset_max_memory_allocated()
+
+    def peak_memory(self):
+        return paddle.device.cuda.max_memory_allocated()
+
+    def full_float32(self):
+        """Its switches of TF32 have no public name."""
+        paddle.base.core.set_cublas_switch(False)
+        paddle.base.core.set_cudnn_switch(False)
+
+    def arithmetic(self):
+        tf32 = paddle.base.core.get_cublas_switch() or paddle.base.core.get_cudnn_switch()
+        (autotune,) = paddle.get_flags("FLAGS_cudnn_exhaustive_search").values()
+        return {"tf32": bool(tf32), "autotune": bool(autotune)}
+
+
+def device():
+    return Gpu() if paddle.device.is_compiled_with_cuda() and paddle.device.get_device().startswith("gpu") else None
 
 
 def seed(number):
@@ -132,6 +161,17 @@ def spread(version, state, images, labels):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
+
+
+def work(kind, *arrays):
+    given = [paddle.to_tensor(array) for array in arrays]
+    out = paddle.empty_like(given[0])
+    kinds = {
+        "product": lambda: paddle.matmul(*given),
+        "copy": lambda: paddle.assign(*given, output=out),
+        "convolution": lambda: paddle.nn.functional.conv2d(*given, padding=1),
+    }
+    return kinds[kind]
 
 
 def synchronize(state, value=None):

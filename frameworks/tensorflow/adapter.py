@@ -7,6 +7,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from dlrosetta.worker import mixed
+from dlrosetta.worker.device import TensorFlow
 
 _NAMES = {"kernel": "weight", "embeddings": "weight", "gamma": "weight", "beta": "bias", "moving_mean": "running_mean"}
 _NAMES["moving_variance"] = "running_var"
@@ -17,6 +18,10 @@ def describe():
     threads = tf.config.threading.get_intra_op_parallelism_threads() or int(os.environ["TF_NUM_INTRAOP_THREADS"])
     devices = tf.config.get_visible_devices("GPU") or tf.config.get_visible_devices("CPU")
     return {"version": tf.__version__, "device": devices[0].device_type.lower(), "threads": threads}
+
+
+def device():
+    return TensorFlow(tf) if tf.config.get_visible_devices("GPU") else None
 
 
 def seed(number):
@@ -142,6 +147,17 @@ def spread(version, state, images, labels):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
+
+
+def work(kind, *arrays):
+    kinds = {
+        "product": tf.matmul,
+        "copy": tf.negative,  # tf.identity hands on the same memory
+        "convolution": lambda x, w: tf.nn.conv2d(x, w, 1, "SAME"),
+    }
+    compute = tf.function(kinds[kind])
+    given = [tf.constant(array) for array in arrays]
+    return lambda: compute(*given)
 
 
 def synchronize(state, value=None):

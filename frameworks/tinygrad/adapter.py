@@ -7,7 +7,7 @@ import os
 from importlib import metadata
 
 import numpy as np
-from tinygrad import Context, Device, Tensor, nn
+from tinygrad import Context, Device, Tensor, TinyJit, nn
 from tinygrad.dtype import DEFAULT_FLOAT
 from tinygrad.helpers import getenv
 
@@ -135,5 +135,18 @@ def _floating(model):
     return {name: value for name, value in nn.state.get_state_dict(model).items() if value.is_floating_point()}
 
 
+def work(kind, *arrays):
+    kinds = {
+        "product": Tensor.matmul,
+        "copy": lambda x: (-x).realize(),
+        "convolution": lambda x, w: x.conv2d(w, padding=1).realize(),
+    }
+    compute = TinyJit(kinds[kind])
+    given = [Tensor(array).realize() for array in arrays]
+    return lambda: compute(*given)
+
+
 def synchronize(state, value=None):
+    if value is not None:
+        value.realize()  # a batch that nobody asked for yet
     Device[Device.DEFAULT].synchronize()

@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from dlrosetta.worker.device import Torch
+
 _mixed = False
 
 
@@ -19,6 +21,10 @@ def describe():
         meeting = "file://" + os.environ["ROSETTA_MEETING"]
         dist.init_process_group(init_method=meeting, rank=rank, world_size=replicas)
     return {"version": torch.__version__, "device": str(device), "threads": torch.get_num_threads()}
+
+
+def device():
+    return Torch(torch) if torch.cuda.is_available() else None
 
 
 def seed(number):
@@ -57,7 +63,8 @@ def _channels_last(version):
 
 def _compile(version):
     """https://docs.pytorch.org/docs/stable/generated/torch.compile.html"""
-    version.loss_fn = torch.compile(version.loss_fn)
+    name = "loss_fn" if hasattr(version, "loss_fn") else "predict"
+    setattr(version, name, torch.compile(getattr(version, name)))
 
 
 def _fused(version):
@@ -166,6 +173,18 @@ def spread(version, state, images, labels):
 
 def evaluate(version, state, images, labels):
     return version.evaluate(state.model, images, labels)
+
+
+def work(kind, *arrays):
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    given = [torch.from_numpy(array).to(device) for array in arrays]
+    out = torch.empty_like(given[0])
+    kinds = {
+        "product": lambda: torch.mm(*given, out=out),
+        "copy": lambda: out.copy_(*given),
+        "convolution": lambda: torch.nn.functional.conv2d(*given, padding=1),
+    }
+    return kinds[kind]
 
 
 def synchronize(state, value=None):

@@ -7,10 +7,7 @@ or down at random, in proportion to how near either is: each run is then another
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,24 +31,11 @@ def rounding(seed: int) -> Rounding:
     return rounded
 
 
-def round_products(module: ModuleType, path: Path, rounded: Rounding) -> None:
-    """Execute a reference anew in its module such that its products, `@` and `np.matmul`, are of what is `rounded`."""
+def rounded_matmul(rounded: Rounding) -> Callable[[Any, Any], Any]:
+    """A matrix product of what is `rounded`, which is rounded again."""
     from autograd import numpy as exact
 
     def matmul(a: Any, b: Any) -> Any:
         return rounded(exact.matmul(rounded(a), rounded(b)))
 
-    tree = ast.fix_missing_locations(_Named().visit(ast.parse(path.read_text(encoding="utf-8"))))
-    exec(compile(tree, str(path), "exec"), vars(module))
-    vars(module)["np"] = SimpleNamespace(**{**vars(exact), "matmul": matmul})
-
-
-class _Named(ast.NodeTransformer):
-    """`a @ b` by the name of what it does."""
-
-    def visit_BinOp(self, node: ast.BinOp) -> ast.AST:
-        self.generic_visit(node)
-        if not isinstance(node.op, ast.MatMult):
-            return node
-        function = ast.Attribute(ast.Name("np", ast.Load()), "matmul", ast.Load())
-        return ast.copy_location(ast.Call(function, [node.left, node.right], []), node)
+    return matmul

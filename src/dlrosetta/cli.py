@@ -13,58 +13,21 @@ from typing import Any
 
 import click
 
-from dlrosetta import __version__
-from dlrosetta.errors import RosettaError, did_you_mean
-
-
-class Suggesting(click.Group):
-    """A group that answers an unknown command with the nearest known one, and lists commands as they stand here."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(self.commands)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] not in self.commands:
-            known = ", ".join(self.commands)
-            raise click.UsageError(
-                f"Expected a command: {known}. Received: {args[0]!r}.{did_you_mean(args[0], self.commands)}", ctx
-            )
-        return super().resolve_command(ctx, args)
-
-
-STONE = click.option(
-    "--stone", multiple=True, metavar="DIR", help="Another folder of texts, laid out like stone/. Repeatable."
+from dlrosetta import __version__, cli_machine, cli_results, cli_site
+from dlrosetta.errors import RosettaError
+from dlrosetta.options import (
+    DEVICE,
+    DIR,
+    FRAMEWORKS,
+    FRAMEWORKS_DIR,
+    JSON,
+    NAMES,
+    PATIENCE,
+    TRACK,
+    Duration,
+    Suggesting,
+    places,
 )
-FRAMEWORKS_DIR = click.option(
-    "--frameworks-dir", multiple=True, metavar="DIR", help="Another folder of frameworks. Repeatable."
-)
-FRAMEWORKS = click.option(
-    "--frameworks", metavar="A,B|all", help="Which frameworks. [default: torch, flax, keras_tensorflow]"
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of a table.")
-PATIENCE = click.option(
-    "--patience",
-    type=click.FloatRange(1),
-    default=120.0,
-    show_default=True,
-    help="Seconds a worker may take to answer.",
-)
-TRACK = click.option(
-    "--track",
-    type=click.Choice(["default", "tuned"]),
-    default="default",
-    show_default=True,
-    help="tuned: with the switches for speed that text.toml has measured.",
-)
-
-NAMES = click.argument("names", metavar="NAME...|all", nargs=-1, required=True)
-DIR = click.option(
-    "--dir", "folder", metavar="DIR", help="Where to put it. [default: this checkout, else the current folder]"
-)
-
-
-def places(command: Any) -> Any:
-    return STONE(FRAMEWORKS_DIR(command))
 
 
 @click.group(cls=Suggesting, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -149,20 +112,49 @@ def prove(
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(1),
-    default=60.0,
+    type=Duration(),
+    default="60s",
     show_default=True,
-    metavar="SECONDS",
     help="Time for the rounds of all cells together.",
+)
+@click.option("--threads", type=click.IntRange(1), help="Of each worker.  [default: one a core]")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the same one that was killed: no round twice, nor with --on ray a cell."
 )
 @click.option(
     "--dtype",
+    "dtypes",
     type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
+    multiple=True,
+    default=("float32",),
     show_default=True,
-    help="The precision of all cells; bfloat16: mixed.",
+    help="The precision of all cells; bfloat16: mixed. Repeatable.",
 )
-@TRACK
+@click.option(
+    "--track",
+    "tracks",
+    type=click.Choice(["default", "tuned"]),
+    multiple=True,
+    default=("default",),
+    show_default=True,
+    help="tuned: with the switches for speed that text.toml has measured. Repeatable.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    type=click.IntRange(1),
+    multiple=True,
+    metavar="N",
+    help="Examples a step. Repeatable. [default: what the text says]",
+)
+@click.option(
+    "--on",
+    default="local",
+    show_default=True,
+    metavar="local|ray|ray://HOST:PORT",
+    help="ray: a Ray cluster, each cell alone on one of its nodes.",
+)
+@DEVICE
 @JSON
 @PATIENCE
 @places
@@ -171,16 +163,42 @@ def compare(
     frameworks: str | None,
     profile: str,
     budget: float,
-    dtype: str,
-    track: str,
+    threads: int | None,
+    resume: bool,
+    dtypes: tuple[str, ...],
+    tracks: tuple[str, ...],
+    batches: tuple[int, ...],
+    on: str,
+    devices: tuple[str, ...],
     as_json: bool,
     patience: float,
     **where: Any,
 ) -> None:
-    """How fast is it, and with --profile full how good? Proves each cell of TEXT, then times those that hold."""
-    from dlrosetta import commands
+    """How fast is it, and with --profile full how good? Proves each cell of TEXT ("all": every text), then times those
+    that hold.
+    """
+    if batches and profile == "full":
+        raise click.UsageError("Expected --batch with --profile quick: training is as the text says. Received: full")
+    if on == "local" and len(devices) > 1:
+        raise click.UsageError(f"Expected one --device: several are for --on ray. Received: {', '.join(devices)}")
+    if on == "local":
+        from dlrosetta import commands
 
-    sys.exit(commands.compare(text, frameworks, profile, budget, dtype, track, as_json, patience, **where))
+        how = (profile, budget, threads, resume, dtypes, tracks, batches, devices[0] if devices else None)
+        sys.exit(commands.compare(text, frameworks, *how, as_json, patience, **where))
+    if threads:
+        raise click.UsageError("Expected --threads without --on ray: a node says how many it offers")
+    if unknown := [name for name in devices if name not in ("cpu", "cuda")]:
+        raise click.UsageError(f"Expected --device cpu or cuda with --on ray: Ray assigns GPUs. Received: {unknown[0]}")
+    from dlrosetta import on_ray
+
+    axes = {"dtypes": dtypes, "tracks": tracks, "batches": batches, "devices": devices}
+    sys.exit(on_ray.show(on, text, frameworks, profile, budget, resume, axes, as_json, patience, **where))
+
+
+rosetta.add_command(cli_machine.selftest)
+rosetta.add_command(cli_machine.roof)
+rosetta.add_command(cli_machine.doctor)
 
 
 @rosetta.command(short_help="Train and evaluate one version as its author wrote it.")
@@ -192,6 +210,11 @@ def run(text: str, framework: str, **where: Any) -> None:
     from dlrosetta import running
 
     sys.exit(running.show(text, framework, **where))
+
+
+rosetta.add_command(cli_results.results)
+rosetta.add_command(cli_results.report)
+rosetta.add_command(cli_site.site)
 
 
 @rosetta.command()

@@ -19,7 +19,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +28,11 @@ from dlrosetta.paths import PACKAGE, cache_dir
 
 ALLOWED = {
     "PATH", "HOME", "USER", "LANG", "LC_ALL", "LC_CTYPE", "TMPDIR", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
-    "CUDA_VISIBLE_DEVICES", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
-    "ROCR_VISIBLE_DEVICES", "ROSETTA_DATA", "XDG_DATA_HOME",
+    "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "CUDA_HOME", "CUDA_PATH", "NVIDIA_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "ROSETTA_DATA", "XDG_DATA_HOME",
     "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "SSL_CERT_FILE",
 }  # fmt: skip
-PATIENCE = 120.0  # seconds that one request may take before the worker counts as hung
+PATIENCE = 600.0  # seconds that one request may take before the worker counts as hung: some compile for minutes
 MEMORY = 12 * 2**30  # bytes that a worker and its children may hold resident, where the machine has twice that
 MOST_OUTPUT = 64 * 2**20  # bytes of standard output and error; a worker that prints more is broken
 LOOK_EVERY = 0.1  # seconds between looks at memory and output
@@ -73,6 +73,21 @@ def worker_environment(declared: Mapping[str, str], threads: int) -> dict[str, s
     """The allowed part of this process's environment, and what the framework declares."""
     env = {name: value for name, value in os.environ.items() if name in ALLOWED}
     return {**env, **declared, "ROSETTA_THREADS": str(threads)}
+
+
+@contextlib.contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process, and so of workers that it starts, for a while."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 _LIVE: set[Worker] = set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from typing import Any
 
 from dlrosetta import console, frameworks, paths, texts
@@ -75,28 +76,40 @@ def compare(
     names: str | None,
     profile: str,
     budget: float,
-    dtype: str,
-    track: str,
+    threads: int | None,
+    resume: bool,
+    dtypes: tuple[str, ...],
+    tracks: tuple[str, ...],
+    batches: tuple[int, ...],
+    device: str | None,
     as_json: bool,
     patience: float,
     stone: tuple[str, ...],
     frameworks_dir: tuple[str, ...],
 ) -> int:
-    """`rosetta compare`: one result file a text, and its table."""
+    """`rosetta compare`: one result file a text, precision, track and batch size, and its table."""
+    from dlrosetta import client, gpus
     from dlrosetta import compare as module
     from dlrosetta.errors import RosettaError
     from dlrosetta.proof import run
 
     wanted = frameworks.select(names, frameworks.find(frameworks_dir))
-    documents, good, unsaved = [], True, None
-    for one in texts.select(text, texts.find(paths.stone_dirs(stone))):
+    chosen = gpus.choose(device) if device else None
+    documents, journals, good, unsaved = [], [], True, None
+    known = texts.select(text, texts.find(paths.stone_dirs(stone)))
+    for one, dtype, track, batch in product(known, dtypes, tracks, batches or (None,)):
         obtain(one)
         obtain_weights(one)
         pythons = run.interpreters(one, wanted)
-        with console.err().status(f"{one.name}: starting") as status:
-            found = module.compare(one, wanted, profile, budget, patience, status.update, pythons, dtype, track)
+        how = (pythons, dtype, track, batch, resume, threads, chosen)
+        with (
+            client.environment(chosen.environ if chosen else {}),
+            console.err().status(f"{one.name}: starting") as status,
+        ):
+            found = module.compare(one, wanted, profile, budget, patience, status.update, *how)
         document = found.document()
         documents.append(document)
+        journals.append(found.journal)
         path = None
         try:
             path = module.save(document)
@@ -106,10 +119,76 @@ def compare(
         if not as_json:
             console.show_comparison(one, document, path)
     if as_json:
-        console.print_json(documents[0] if text != "all" else {"schema": 1, "texts": documents})
+        several = text == "all" or len(documents) > 1
+        console.print_json({"schema": 1, "texts": documents} if several else documents[0])
     if unsaved:
         raise unsaved
+    for journal in journals:
+        if journal:
+            journal.remove()  # not before: of several texts, a killed comparison goes on with the one it was at
     return 0 if good else 1
+
+
+def selftest(as_json: bool) -> int:
+    """`rosetta selftest timing`: each claim, whether it held, and what was seen."""
+    from dlrosetta.selftest import timing
+
+    found = []
+    for check in timing.CHECKS:
+        with console.err().status(check.__name__.removeprefix("check_").replace("_", " ")):
+            found.append(check())
+        if not as_json:
+            console.show_check(found[-1])
+    if as_json:
+        console.print_json({"schema": 1, "checks": [check.document() for check in found]})
+    return 0 if all(check.held for check in found) else 1
+
+
+def roof(names: str | None, as_json: bool, patience: float, frameworks_dir: tuple[str, ...]) -> int:
+    """`rosetta roof`: 1 where a framework has no product and copy to show."""
+    from dlrosetta import environments
+    from dlrosetta import roof as module
+
+    wanted = frameworks.select(names, frameworks.find(frameworks_dir))
+    pythons = environments.ensure_all(wanted)
+    with console.err().status("starting") as status:
+        document = module.document(module.measure_all(wanted, pythons, patience, status.update))
+    if as_json:
+        console.print_json(document)
+    else:
+        console.show_roof(document)
+    return 1 if document["roof"]["reasons"] else 0
+
+
+def doctor(
+    names: str | None,
+    text: str,
+    named: tuple[str, ...],
+    as_json: bool,
+    patience: float,
+    stone: tuple[str, ...],
+    frameworks_dir: tuple[str, ...],
+) -> int:
+    """`rosetta doctor`: what is wrong here, and what to change; 1 where something is. Bands are of the folders `named`,
+    else of the results of this checkout: one's own may be of a day on which the same was wrong.
+    """
+    from dlrosetta import environments, results
+    from dlrosetta.doctor import shown, visit
+
+    known = frameworks.find(frameworks_dir)
+    wanted = frameworks.select(names, known)
+    ready = [one for one in wanted if environments.state(one) == "ready"]
+    not_ready = [one.slug for one in wanted if one not in ready]
+    (stepped,) = texts.select(text, texts.find(paths.stone_dirs(stone)))[:1]
+    published = paths.project_results()
+    folders = results.folders(named) if named else [published] if published else []
+    with console.err().status("looking") as status:
+        document = visit.document(ready, not_ready, stepped, folders, patience, status.update)
+    if as_json:
+        console.print_json(document)
+    else:
+        shown.show(document)
+    return 1 if document["findings"] else 0
 
 
 def obtain(text: texts.Text) -> None:

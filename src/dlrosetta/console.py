@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
+from dlrosetta import device_notes
 from dlrosetta.proof.cell import Cell
 
 STYLES = {
@@ -25,6 +26,7 @@ STYLES = {
     "not run": "dim",
     "stale": "yellow",
 }
+MUCH_OTHERS = 0.05  # share of the processors that others may take before a reader is told
 MARKS = {"proven": "✓", "waived": "~", "differs": "✗", "failed": "!", "cannot": "–"}
 
 
@@ -132,11 +134,17 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     machine, unit = document["machine"], document["unit"]
     precision = "" if document["dtype"] == "float32" else f" in {document['dtype']}"
     precision += ", tuned" if document["track"] == "tuned" else ""
+    precision += f", {document['batch']} a batch" if "batch" in document else ""
+    alone = "grid" in document
     asked = {"all": "how fast{}?", "evaluation": "how fast is its evaluation pass{}?"}
     scopes = [scope for scope in asked if any(cell["scope"] == scope for cell in document["cells"])]
     for scope in scopes:
         cells = [cell for cell in document["cells"] if cell["scope"] == scope]
-        screen.print(comparison_table(f"{text.title}: {asked[scope].format(precision)}", unit, cells))
+        title = f"{text.title}: {asked[scope].format(precision)}"
+        screen.print(comparison_table(title, unit, cells, alone, roof_limit(document, scope)))
+        if any(cell["input"]["both"] for cell in cells):
+            screen.print()
+            screen.print(input_table(unit, cells))
         if scope != scopes[-1]:
             screen.print()
     if document["profile"] == "full":
@@ -155,8 +163,15 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     for pair in same:
         interval = f"{pair['low']:.2f} to {pair['high']:.2f}"
         screen.print(f"{pair['a']} and {pair['b']}: no difference (ratio {pair['ratio']:.2f}, {interval})")
+    for line in how_it_went(document):
+        screen.print(line, style="yellow")
+    how = "in shuffled turns; share: of the fastest;"
+    if alone:
+        number, device = document["grid"]["node"], document["grid"]["device"]
+        how = f"of a cell alone on node {number} ({device}), after one another: nothing here was measured side by side;"
+    screen.print(f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds {how}", style="dim")
     screen.print(
-        f"{unit}/s: median and 95 % interval of {_rounds(document)} rounds in shuffled turns; share: of the fastest;",
+        f"of roof: of what the best product or copy here allows this model; {ended(document)}.",
         style="dim",
     )
     mixed = "bfloat16 and float32 mixed" if document["dtype"] == "bfloat16" else "float32"
@@ -169,34 +184,127 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
         screen.print("Tuned: " + "; ".join(f"{name}: {said}" for name, said in told.items()) + ".", style="dim")
     if document["weights"]:
         screen.print(f"Weights: {document['weights']}.", style="dim")
-    screen.print(f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
+    device = f" Device: {document['device']}." if "device" in document else ""
+    where = f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.{device}"
+    screen.print(where, style="dim")
     if path:
         screen.print(f"Result: {path}", style="dim", soft_wrap=True)
 
 
-def comparison_table(title: str, unit: str, cells: list[dict[str, Any]]) -> Table:
-    """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest, first call, import, peak
-    memory.
+def how_it_went(document: dict[str, Any]) -> list[str]:
+    """What a reader must know of the machine before trusting the table: that it changed, or had other work."""
+    went, lines = document["rounds"], []
+    drifted = went["drift"]
+    if drifted and drifted["alarm"]:
+        slower = "slower" if drifted["factor"] < 1 else "faster"
+        factor = drifted["factor"] if drifted["factor"] >= 1 else 1 / drifted["factor"]
+        lines.append(
+            f"Drift: from round {drifted['round']} on everything was {factor:.2f} times {slower}. Ratios hold, for "
+            "they are taken within rounds; speeds are those of two machines. Compare again when it is quiet."
+        )
+    if went["others"] is not None and went["others"] > MUCH_OTHERS:
+        lines.append(f"Busy: others took {went['others']:.0%} of this machine's processors meanwhile.")
+    return [*lines, *device_notes.notes(document["cells"])]
+
+
+def ended(document: dict[str, Any]) -> str:
+    """Why the rounds of a run ended."""
+    budget = document.get("budget_s", document["rounds"]["seconds"])  # a published copy may lack it
+    return {
+        "narrow": "every interval is within ±2 %",
+        "budget": f"the budget of {budget:.0f} s ended the rounds, not all intervals are within ±2 %",
+        "rounds": "the most rounds were taken, not all intervals are within ±2 %",
+        "nothing": "nothing was timed",
+    }[document["rounds"]["why"]]
+
+
+def show_check(check: Any) -> None:
+    """One claim of a self-test, and below it what was seen."""
+    mark = Styled("✓ ", style=STYLES["proven"]) if check.held else Styled("✗ ", style=STYLES["differs"])
+    out().print(mark.append(check.name, style="bold"))
+    out().print(f"  {check.seen}", style="dim")
+
+
+def show_roof(document: dict[str, Any]) -> None:
+    """The table of `rosetta roof`, alphabetical, and why a framework is not in it."""
+    screen, roof, machine = out(), document["roof"], document["machine"]
+    table = Table(title="The roof of this device", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.padding = (0, 2, 0, 0)
+    table.add_column("framework", no_wrap=True)
+    for name in ("product GFLOP/s", "share", "copy GB/s", "share", "convolution GFLOP/s"):
+        table.add_column(name, justify="right", no_wrap=True)
+    convolutions = roof["convolution_flops_per_s"]
+    for slug in sorted(roof["flops_per_s"]):
+        row = [slug]
+        for rates in (roof["flops_per_s"], roof["bytes_per_s"]):
+            row += [f"{rates[slug] / 1e9:.1f}", f"{rates[slug] / max(rates.values()):.0%}"]
+        table.add_row(*row, f"{convolutions[slug] / 1e9:.1f}" if slug in convolutions else "")
+    screen.print(table)
+    screen.print()
+    for slug, reason in sorted(roof["reasons"].items()):
+        screen.print(Styled(f"{slug} ", style="bold").append_text(verdict("failed")).append(f": {reason}", style=""))
+    screen.print("Fastest of several rounds in float32; share: of the best, which is the roof.", style="dim")
+    screen.print(f"Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
+
+
+def comparison_table(
+    title: str, unit: str, cells: list[dict[str, Any]], alone: bool = False, limit: float | None = None
+) -> Table:
+    """One row a cell, alphabetical: verdict, speed with its interval, share of the fastest (unless each was measured
+    alone) and of the `limit` that the roof sets in items a second, first call, import, peak memory, and where any
+    framework tells it that on the device.
     """
     fastest = max((cell["items_per_second"]["median"] for cell in cells if cell["items_per_second"]), default=0.0)
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("framework", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
-    for name in (f"{unit}/s", "interval", "share", "first", "import", "memory"):
+    on_device = any("peak_device_memory_bytes" in cell for cell in cells)
+    more = ["on device"] if on_device else []
+    for name in (f"{unit}/s", "interval", "share", "of roof", "first", "import", "memory", *more):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         speed = cell["items_per_second"]
         row = [cell["framework"], verdict(cell["verdict"])]
         if speed:
             low, median, high = (per_second(speed[key]) for key in ("low", "median", "high"))
-            row += [median, f"{low}–{high}", f"{speed['median'] / fastest:.0%}"]
+            row += [median, f"{low}–{high}", "" if alone else f"{speed['median'] / fastest:.0%}"]
+            row += [f"{speed['median'] / limit:.0%}" if limit else ""]
             row += [
                 f"{cell['first_call_s']:.1f} s",
                 f"{cell['import_s']:.1f} s",
                 f"{cell['peak_memory_bytes'] / 2**30:.1f} GB",
             ]
+            held = cell.get("peak_device_memory_bytes")
+            row += [f"{held / 2**30:.1f} GB" if held else ""] if on_device else []
         table.add_row(*row)
     return table
+
+
+def input_table(unit: str, cells: list[dict[str, Any]]) -> Table:
+    """What feeding costs, a row a cell: the loader alone, train steps that it feeds, and those as a share of the speed
+    with batches that are in memory.
+    """
+    table = Table(title="With its input pipeline", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.padding = (0, 2, 0, 0)
+    table.add_column("framework", no_wrap=True)
+    for name in (f"loader {unit}/s", f"fed {unit}/s", "interval", "of unfed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for cell in cells:
+        speed, load, both = cell["items_per_second"], cell["input"]["load"], cell["input"]["both"]
+        if speed and load and both:
+            low, median, high = (per_second(both[key]) for key in ("low", "median", "high"))
+            share = both["median"] / speed["median"]
+            table.add_row(cell["framework"], per_second(load["median"]), median, f"{low}–{high}", f"{share:.0%}")
+    return table
+
+
+def roof_limit(document: dict[str, Any], scope: str) -> float | None:
+    """Items a second at the roof: of products or of copies, whichever is lower; None where it was not measured."""
+    rates, part = document.get("roof"), "" if scope == "all" else "_forward"
+    if not rates or not rates["flops_per_s"] or "work" not in document:
+        return None
+    flops, moved = (document["work"][f"{kind}_per_item{part}"] for kind in ("flops", "bytes"))
+    return min(max(rates["flops_per_s"].values()) / flops, max(rates["bytes_per_s"].values()) / moved)
 
 
 def training_table(metric: str, document: dict[str, Any]) -> Table:

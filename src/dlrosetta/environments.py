@@ -4,6 +4,9 @@ An environment is ready when its folder bears its name, and it gets that name by
 killed run leaves only a hidden `.<name>.<pid>.tmp`, which nobody takes for an environment; whoever next holds that
 name's file lock sweeps it away. Two programs that want the same one wait for each other; those that want different ones
 do not. The name holds a hash of the lock file: a new lock makes a new environment, and the old one stays until removed.
+
+A framework that compiles itself (`compile_s`) does so under the final name, for what it compiles holds paths. Until it
+has, a file `.compiling` in its folder says that it is not ready; what a killed run left so is swept away too.
 """
 
 from __future__ import annotations
@@ -21,12 +24,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dlrosetta import interpreters, paths
+from dlrosetta import compiling, interpreters, paths
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import LINKS, Framework, library
 from dlrosetta.indexes import places, uv_settings
 
 NAME = re.compile(r"([a-z][a-z0-9_]*)-[0-9a-f]{12}")
+COMPILING = ".compiling"  # in the folder of an environment that is not ready for it
 Say = Callable[[str], None]
 
 
@@ -56,7 +60,7 @@ def folder(framework: Framework) -> Path:
 
 def state(framework: Framework) -> str:
     """Return "ready", "stale" (only one of another lock is there) or "missing"."""
-    if _python(folder(framework)).exists():
+    if _ready(folder(framework)):
         return "ready"
     return "stale" if any(slug == framework.slug for slug, _ in _made()) else "missing"
 
@@ -65,7 +69,7 @@ def ensure(framework: Framework, progress: Say | None = None) -> Path:
     """Return the interpreter of the framework's environment, making the environment first if need be."""
     target = folder(framework)
     # Without the lock: the name alone says that it is ready.
-    return _python(target) if _python(target).exists() else create(framework, progress)
+    return _python(target) if _ready(target) else create(framework, progress)
 
 
 def ensure_all(frameworks: Iterable[Framework]) -> dict[str, Path | RosettaError]:
@@ -92,6 +96,9 @@ def _make_all(missing: list[Framework]) -> dict[str, Path | RosettaError]:
     names = ", ".join(f"{framework.slug} ({_size(framework.size_mb)})" for framework in missing)
     total = _size(sum(framework.size_mb for framework in missing))
     console.print(f"Making {len(missing)} environment(s) under {root()}: {names}; {total} in all.", soft_wrap=True)
+    for framework in missing:
+        if framework.compile_s:
+            console.print(f"{compiling.told(framework)}.", soft_wrap=True, markup=False)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     result: dict[str, Path | RosettaError] = {}
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -119,7 +126,7 @@ def create(framework: Framework, progress: Say | None = None) -> Path:
         _sweep()
         say("waiting for its lock")
         with _lock(target.name):
-            if not _python(target).exists():
+            if not _ready(target):
                 say(f"looking for Python {framework.python}")
                 python = interpreters.find(str(framework.python))
                 _make(framework, python, target, say)
@@ -146,7 +153,17 @@ def _make(framework: Framework, python: Path, target: Path, say: Say) -> None:
             (beside / LINKS / link).symlink_to(installed)
         if target.exists():  # its interpreter is gone from this machine
             _discard(target)
+        if framework.compile_s:
+            (beside / COMPILING).touch()
         beside.rename(target)
+        if framework.compile_s:
+            say(compiling.told(framework))
+            try:
+                compiling.load(framework, _python(target), log)
+            except BaseException:
+                _discard(target)
+                raise
+            (target / COMPILING).unlink()
         log.unlink()
     finally:
         shutil.rmtree(beside, ignore_errors=True)
@@ -167,6 +184,8 @@ def _library(name: str, framework: Framework) -> Path:
 def remove(slug: str) -> list[Path]:
     """Remove every environment of the framework, whatever its lock; return what was removed."""
     removed = []
+    with _writing(slug):
+        _sweep()
     for path in [path for made, path in _made() if made == slug]:
         with _writing(slug), _lock(path.name):
             if path.exists():
@@ -223,10 +242,14 @@ def _python(environment: Path) -> Path:
     return environment / "bin" / "python"
 
 
+def _ready(environment: Path) -> bool:
+    return _python(environment).exists() and not (environment / COMPILING).exists()
+
+
 def _made() -> list[tuple[str, Path]]:
     """Slug and folder of every environment that is ready."""
     found = sorted(root().iterdir()) if root().is_dir() else []
-    named = [(NAME.fullmatch(path.name), path) for path in found if _python(path).exists()]
+    named = [(NAME.fullmatch(path.name), path) for path in found if _ready(path)]
     return [(match[1], path) for match, path in named if match]
 
 
@@ -255,6 +278,10 @@ def _sweep() -> None:
         name = left.name[1:].split(".")[0]
         with contextlib.suppress(filelock.Timeout), _lock(name, timeout=0):
             shutil.rmtree(left, ignore_errors=True)
+    for mark in root().glob(f"*/{COMPILING}"):
+        with contextlib.suppress(filelock.Timeout), _lock(mark.parent.name, timeout=0):
+            if mark.exists():  # it may just have been finished
+                _discard(mark.parent)
 
 
 @contextlib.contextmanager

@@ -61,11 +61,13 @@ class Framework:
     debian: tuple[str, ...] = ()  # the packages that bring them
     links: Mapping[str, str] = field(default_factory=dict)  # library that a wheel asks for: the one installed
     size_mb: int = 0  # of its environment, as measured
+    compile_s: int = 0  # seconds, roughly, that it takes to compile itself when it is first loaded
     env: Mapping[str, str] = field(default_factory=dict)
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
     parallel_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on several devices
     processes: bool = False  # several devices are as many processes; otherwise one process has them all
+    slow_on_cpu: str = ""  # why its products are slow on any CPU, with a link: it says nothing of a machine
     cannot: Mapping[str, str] = field(default_factory=dict)  # dtype that it lacks, or "data-parallel": why, with a link
     lacks: Mapping[str, str] = field(default_factory=dict)  # text without a version: why, with a link
     switches: tuple[str, ...] = ()  # of its adapter's, for speed: what a text's tuned track has of them
@@ -327,6 +329,8 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "debian": ("a list of package names", _list_of(_matching(r"[a-z0-9][a-z0-9+.-]+")), False),
     "links": ('a table of names of libraries, "libx.so.1" = "libx.so.2"', _links, False),
     "size_mb": ("a whole number", _whole, False),
+    "compile_s": ("a whole number", _whole, False),
+    "slow_on_cpu": ("the reason, with a link", _text, False),
     "cannot": (f"a table of reasons by {', '.join(_CANNOT)}", _reasons, False),
     "lacks": ("a table of texts (their folders' names) and reasons", _lacking, False),
     "env": ("a table of environment variables and texts", _variables, False),

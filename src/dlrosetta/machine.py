@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -21,21 +22,70 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def threads() -> int:
-    """Cores that this process may use: what every framework is given."""
+def kind(root: Path = Path("/")) -> str:
+    """The class of this machine, within which speeds may be compared: the processor as it numbers itself (its name says
+    less: virtual machines have but "AMD EPYC"), its widest vector instructions, the cores that this process may use.
+    """
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):  # not Linux
+        for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip().lower(), value.strip())
+    numbers = [told[name] for name in ("cpu family", "model", "cpu implementer", "cpu part") if told.get(name)]
+    processor = f"{told.get('vendor_id', '')} {'-'.join(numbers)}".strip() if numbers else cpu_model()
+    count = cores()
+    flags = frozenset((told.get("flags") or told.get("features") or "").split())
+    return f"{processor}, {vector(flags)}, {count} core{'' if count == 1 else 's'}"
+
+
+def vector(flags: frozenset[str]) -> str:
+    """The widest vector instructions that a processor's flags name."""
+    for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2"), ("SVE", "sve"), ("NEON", "asimd")):
+        if flag in flags:
+            return name
+    return "SSE"
+
+
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads() -> int:
+    """What every framework is given: a thread a core, or fewer where ROSETTA_THREADS says so."""
+    named = os.environ.get("ROSETTA_THREADS", "")
+    return min(cores(), int(named)) if named.isdecimal() and int(named) else cores()
+
+
+def largest_cache() -> int:
+    """Bytes of the CPU's largest cache; 0 where the system does not say."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        try:
+            told = path.read_text(encoding="ascii").strip()
+            sizes.append(int(told[:-1]) << {"K": 10, "M": 20, "G": 30}[told[-1]])
+        except (OSError, ValueError, KeyError, IndexError):
+            continue
+    return max(sizes, default=0)
+
+
 def facts() -> dict[str, Any]:
-    """Processor, cores, memory (bytes), system, load. No host or user name: results are meant to be shown."""
+    """Processor, cores, memory (bytes), system, load, and GPUs where there are any. No host or user name, no uuid:
+    results are meant to be shown.
+    """
     import psutil
 
+    from dlrosetta import gpus
+
+    devices = gpus.facts()
     return {
         "cpu": cpu_model(),
-        "cores": threads(),
+        "class": kind(),
+        "cores": cores(),
         "memory_bytes": psutil.virtual_memory().total,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "dlrosetta": __version__,
         "load": [round(value, 2) for value in os.getloadavg()],
+        **({"gpus": devices} if devices else {}),
     }

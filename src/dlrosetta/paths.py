@@ -32,6 +32,17 @@ def _extra(variable: str, given: tuple[str, ...]) -> list[Path]:
     return [Path(part).expanduser().resolve() for part in (*named, *given)]
 
 
+def schema(name: str) -> Path:
+    """The JSON Schema `name` (prove, compare, protocol) of docs/schema/."""
+    return _shipped("docs/schema") / f"{name}.schema.json"
+
+
+def project_results() -> Path | None:
+    """The folder of published results, where this is a source checkout; None elsewhere."""
+    checkout = PACKAGE.parents[1]
+    return checkout / "results" if all((checkout / name).exists() for name in ("pyproject.toml", "results")) else None
+
+
 def stone_dirs(extra: tuple[str, ...] = ()) -> list[Path]:
     """Folders of texts: ours, those in `ROSETTA_STONE`, and `extra`. All are treated alike; a later one wins a name."""
     return [_shipped("stone"), *_extra("ROSETTA_STONE", extra)]

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from dlrosetta import bfloat16, draws
+from dlrosetta import bfloat16, draws, products
 from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text, check_parameter
 
@@ -32,9 +32,9 @@ INFERENCE = ("preprocess",)
 FILES = ("preprocess", "crop")
 
 
-def load(text: Text, constants: dict[str, Any] | None = None, rounded: bfloat16.Rounding | None = None) -> ModuleType:
-    """Import the text's reference.py with the proof's constants, and `constants` over them, set in it; with products of
-    what is `rounded`, if so.
+def load(text: Text, constants: dict[str, Any] | None = None, matmul: products.Matmul | None = None) -> ModuleType:
+    """Import the text's reference.py with the proof's constants, and `constants` over them, set in it; with `matmul` in
+    the place of its products, if given.
 
     It is the author's own code. `rosetta golden` runs it; proofs read golden.npz, and run it only where it counts out
     the layers of a large model (`layers`).
@@ -44,8 +44,8 @@ def load(text: Text, constants: dict[str, Any] | None = None, rounded: bfloat16.
         raise RosettaError(f"Expected a reference at {text.reference}. Received: none", f"rosetta new text {text.name}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    if rounded is not None:
-        bfloat16.round_products(module, text.reference, rounded)
+    if matmul is not None:
+        products.replace(module, text.reference, matmul)
     more = (FILES if text.files else ()) + (TRAINING if text.trains else INFERENCE)
     wanted = ALWAYS + more + (() if text.declared else ("layers",))
     missing = [name for name in wanted if not hasattr(module, name)]
@@ -214,7 +214,7 @@ def mixed(text: Text, seed: int, constants: dict[str, Any] | None = None) -> Arr
     `seed` is that of the rounding.
     """
     rounded = bfloat16.rounding(seed)
-    model = _Model(text, load(text, constants, rounded), rounded)
+    model = _Model(text, load(text, constants, bfloat16.rounded_matmul(rounded)), rounded)
     given = partial(_moved, name="", dtype=np.float32, wobble=None)
     parameters, train = given(draws.initial_parameters(text)), given(draws.training_batches(text))
     evaluation = given(evaluation_batch(text))[text.input]

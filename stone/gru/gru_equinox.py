@@ -107,7 +107,7 @@ def make_optimizer(model):
 
 
 # %% Train step
-@eqx.filter_jit(donate="all")
+@eqx.filter_jit  # on a CPU it is a little slower with donate="all"
 def train_step(model, optimizer, opt_state, tokens, labels):
     loss, gradients = eqx.filter_value_and_grad(loss_fn)(model, tokens, labels)
     updates, opt_state = optimizer.update(gradients, opt_state)

@@ -121,7 +121,10 @@ def test_lower_case_and_mark_up_are_left_to_bytes(tiny):
 
 @pytest.fixture
 def real(monkeypatch, tmp_path):
-    """The real set, if it is here, seen from a data folder of its own."""
+    """The real set, if it is here, seen from a data folder of its own. Tests download nothing: it is 84 MB, its
+    publisher's, and not to be handed on with this package. What the same code makes of its layout is tested on a set of
+    that layout above.
+    """
     folder = data.where("imdb").path
     if folder is None:
         pytest.skip("the IMDb reviews are not here: rosetta compare fetches them, or ROSETTA_DATA names their folder")

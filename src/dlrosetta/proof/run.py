@@ -6,6 +6,7 @@ one thread each, so that a proof of every framework takes as long as the slowest
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import hashlib
 import json
@@ -180,8 +181,10 @@ def start(
     **limits: Any,
 ) -> client.Worker:
     """Start the worker of a framework. In a `proof` it sees the sample that ships in the package, and `proof_env`;
-    `spread` says which of how many devices it is to have.
+    `spread` says which of how many devices it is to have. Who compiles itself compiles each kernel too, when it is
+    first needed: one answer may take as long as that did.
     """
+    limits["patience"] = max(limits.get("patience", client.PATIENCE), float(framework.compile_s))
     env = client.worker_environment(framework.environ(threads, python.parent.parent, proof, spread), threads)
     if proof:
         env["ROSETTA_DATA"] = "sample"
@@ -242,14 +245,30 @@ def sample(name: str) -> Sets:
 
 @cache
 def prover_hash() -> str:
-    """Of everything in the program that can change a verdict."""
+    """Of everything in the program that can change a verdict: what this module imports, and what workers load by path.
+    How a comparison is shown, or a site built, is not among it.
+    """
+    loaded = [path for part in ("worker/*.py", "data/**/*") for path in paths.PACKAGE.glob(part)]
     digest = hashlib.sha256()
-    for path in sorted(
-        [path for part in ("*.py", "proof/*.py", "worker/*.py", "data/**/*") for path in paths.PACKAGE.glob(part)]
-    ):
-        if path.is_file() and path.suffix != ".pyc" and path.name != "cli.py":
+    for path in sorted({*_imported(Path(__file__).resolve()), *loaded}):
+        if path.is_file() and path.suffix != ".pyc":
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _imported(path: Path, found: frozenset[Path] = frozenset()) -> frozenset[Path]:
+    """A module's file and those of all modules of this package that it imports, wherever in it, directly or not."""
+    found |= {path}
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{one.name}" for one in node.names)]
+        for name in names:
+            part = paths.PACKAGE.parent.joinpath(*name.split("."))
+            for file in (part.with_suffix(".py"), part / "__init__.py"):
+                if name.split(".")[0] == paths.PACKAGE.name and file.is_file() and file not in found:
+                    found = _imported(file, found)
+    return found
 
 
 def key(text: Text, framework: Framework, dtype: str, devices: int = 1) -> str:

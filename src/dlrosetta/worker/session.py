@@ -5,6 +5,7 @@ declares). Arrays that come in and go out are canonical; everything the framewor
 one request of docs/protocol.md, and its keyword arguments are that request's fields.
 """
 
+import functools
 import inspect
 import io
 import resource
@@ -15,13 +16,15 @@ from itertools import cycle, islice
 
 import numpy as np
 
-from dlrosetta.worker import tensors
+from dlrosetta.worker import device, tensors, timing
 from dlrosetta.worker.layouts import Layouts
 from dlrosetta.worker.recording import record
+from dlrosetta.worker.work import Work
 
 FUNCTIONS = ("load_data", "batches", "build_model", "evaluate", "main")
 TRAINING = ("loss_fn", "make_optimizer", "train_step")
 INFERENCE = ("predict",)
+FED = 4  # batches of a pass over data without labels, which may be few
 
 
 class State(object):
@@ -34,10 +37,13 @@ class State(object):
 class Session(object):
     def __init__(self, adapter, layout):
         self.adapter = adapter
+        self.device = device.of(adapter)
         self.layout = layout
         self.version = self.layouts = self.declared = self.dtype = None
         self.state = State()
         self.prepared = []
+        self.feeding = iter(())
+        self.working = None
 
     # -- the version ---------------------------------------------------------------------------------------------------
 
@@ -50,7 +56,8 @@ class Session(object):
         self.layouts = Layouts(self.layout, layers, names)
         self.trains, self.labels, self.files = trains, labels, files
         self.dtype = np.dtype("float32" if dtype == "bfloat16" else dtype)
-        self.state, self.prepared = State(), []
+        self.state, self.prepared, self.feeding = State(), [], iter(())
+        self.working = None
         self.adapter.set_dtype(dtype)
         module = types.ModuleType("rosetta_version")
         module.__file__ = version
@@ -69,6 +76,7 @@ class Session(object):
         prepare = getattr(self.adapter, "prepare_version", None)
         if prepare is not None:
             prepare(module, dtype)
+        self.device.full_float32()
         tune = getattr(self.adapter, "tune", None)
         if switches and tune is None:
             raise ValueError("Expected no switch: the adapter has no `tune`. Received: %s" % ", ".join(switches))
@@ -221,33 +229,59 @@ class Session(object):
 
     def prepare(self, count):
         """Keep `count` full batches of the version's own loader in memory for `steps`. Data without labels are taken
-        again and again where they are too few.
+        again and again where they are too few. Answer what was asked for as it is found in the worker: the size of a
+        batch, the precision of parameters and inputs, and on a GPU its arithmetic (device.py), whose memory is counted
+        from here.
         """
+        self.device.reset_memory()
         wanted = self.version.BATCH_SIZE
-        if not self.labels:
-            few = list(islice(cycle(self.version.load_data()), count * wanted))
-            self.prepared = [(inputs, None) for inputs in self.version.batches(few)]
-            return {"batch_size": wanted, "batches": len(self.prepared)}
-        (inputs, labels), _ = self.version.load_data()
-        full = (pair for pair in self._batches(inputs, labels, self.trains) if len(pair[1]) == wanted)
-        self.prepared = list(islice(full, count))
-        if not self.prepared:
+        self.prepared = list(islice(self._full(count), count))
+        sizes = {len(np.array(self.adapter.to_numpy(inputs))) for inputs, _ in self.prepared}
+        if not sizes:
             raise ValueError("Expected at least one batch of %d examples. Received: none" % wanted)
-        return {"batch_size": wanted, "batches": len(self.prepared)}
+        if sizes != {wanted}:
+            raise ValueError("Expected batches of %d examples. Received: %s" % (wanted, ", ".join(map(str, sizes))))
+        return {
+            "batch_size": wanted,
+            "batches": len(self.prepared),
+            "parameters": sorted({str(array.dtype) for array in self._parameters().values()}),
+            "inputs": str(np.array(self.adapter.to_numpy(self.prepared[0][0])).dtype),
+            "arithmetic": self.device.arithmetic(),
+        }
 
     def steps(self, count):
         """Take `count` of the version's own train steps between two fences, or batches through its `predict` where it
-        does not train; answer the seconds they took.
+        does not train; answer what timing.py does.
         """
-        work = self.adapter.train_step if self.trains else self._predict
-        version, state, prepared = self.version, self.state, self.prepared
-        self.adapter.synchronize(state)
-        start = time.perf_counter()
-        for number in range(count):
-            inputs, labels = prepared[number % len(prepared)]
-            result = work(version, state, inputs, labels)
-        self.adapter.synchronize(state, result)
-        return {"seconds": time.perf_counter() - start}
+        return self._timed(cycle(self.prepared), count)
+
+    def feed(self, count, work):
+        """The same with batches fresh from the version's own loader, which begins anew where it ends; unless `work`,
+        take the batches and do nothing with them.
+        """
+        return self._timed(self._fed(), count, work)
+
+    def _timed(self, batches, count, work=True):
+        step = self.adapter.train_step if self.trains else self._predict
+        once = functools.partial(step, self.version, self.state) if work else None
+        return timing.timed(self.adapter, self.device, self.state, islice(batches, count), once)
+
+    def _full(self, count):
+        """Full batches of one pass of the version's own loader over its training data; of data without labels, which
+        may be few, `count` batches.
+        """
+        if not self.labels:
+            few = list(islice(cycle(self.version.load_data()), count * self.version.BATCH_SIZE))
+            return ((inputs, None) for inputs in self.version.batches(few))
+        (inputs, labels), _ = self.version.load_data()
+        return (pair for pair in self._batches(inputs, labels, self.trains) if len(pair[1]) == self.version.BATCH_SIZE)
+
+    def _fed(self):
+        """Full batches without end, of one pass after the other."""
+        while True:
+            for pair in self.feeding:
+                yield pair
+            self.feeding = self._full(FED)
 
     def fit(self, progress):
         """Train and evaluate as the version's `main` does; answer seconds of training, last loss of each epoch, and the
@@ -281,10 +315,20 @@ class Session(object):
         tensors.save(out, {"features": found})
         return {"seconds": seconds, "items": len(examples)}
 
+    def work(self, kind, size, count):
+        """Do `count` times what any framework does: see work.py."""
+        if self.working is None:
+            self.device.full_float32()
+            self.working = Work(self.adapter, State(), self.layout)
+        return self.working.do(kind, size, count)
+
     def memory(self):
-        """Answer the largest resident memory that this process ever held, in bytes."""
+        """Answer the largest resident memory that this process ever held, and what its arrays held on a GPU since
+        `prepare`, in bytes.
+        """
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return {"peak_bytes": peak if sys.platform == "darwin" else peak * 1024}
+        peak = peak if sys.platform == "darwin" else peak * 1024
+        return {"peak_bytes": peak, "device_peak_bytes": self.device.peak_memory()}
 
     # -- inside --------------------------------------------------------------------------------------------------------
 

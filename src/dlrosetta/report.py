@@ -1,0 +1,373 @@
+"""`rosetta report`: what was measured, as one HTML page that needs nothing beside it, and as PNG charts.
+
+A chart holds what may be compared: one text, machine, device, precision, data set, either training or the evaluation
+pass, and one run, beside which a run of the tuned track may stand. The page has no scripts, and its policy forbids
+them; whatever a result file says is text to it.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from dlrosetta import __version__, charts, console, device_notes, listing, paths
+from dlrosetta.errors import RosettaError
+from dlrosetta.results import HOLDING, Filters, Today, changes
+from dlrosetta.tables import Row, Tables
+
+PAGE, CHARTS = "report.html", "charts"
+MARK = '<meta name="generator" content="dlrosetta report'  # by which an earlier report is known
+GIB = 2**30
+
+
+@dataclass
+class Chart:
+    """One figure: `kind` is the end of its file's name."""
+
+    kind: str
+    title: str
+    caption: str
+    spec: charts.Spec
+    file: str = ""
+    svg: str = ""
+
+
+@dataclass
+class Group:
+    """Cells that may be compared, and what is shown of them."""
+
+    name: str  # of files
+    text: str
+    title: str
+    facts: str
+    unit: str
+    metric: str
+    rows: list[Row]
+    dates: str = ""
+    tuned: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    went: list[str] = field(default_factory=list)  # how the runs went
+    charts: list[Chart] = field(default_factory=list)
+
+
+def show(
+    named: tuple[str, ...],
+    wanted: Filters,
+    output: str | None,
+    stone: tuple[str, ...],
+    frameworks_dir: tuple[str, ...],
+) -> int:
+    """Write the page and the charts, and say where."""
+    tables, found = listing.gather(named, wanted, stone, frameworks_dir)
+    listing.warn(found)
+    groups = groups_of(tables, Today(stone, frameworks_dir))
+    if not groups:
+        raise RosettaError("Expected results to report on. Received: none that fit.", "rosetta results")
+    folder = Path(output) if output else paths.results_dir() / "report"
+    with console.err().status("drawing"):
+        page = write(groups, folder, wanted)
+    count = sum(len(group.charts) for group in groups)
+    console.out().print(
+        f"wrote {page} and {count} charts beside it, in {folder / CHARTS}", soft_wrap=True, markup=False
+    )
+    return 0
+
+
+def write(groups: Sequence[Group], folder: Path, wanted: Filters) -> Path:
+    """Draw all charts; write them and the page. Charts of an earlier report there go."""
+    page = folder / PAGE
+    (folder / CHARTS).mkdir(parents=True, exist_ok=True)
+    if page.is_file() and MARK in page.read_text(encoding="utf-8", errors="replace"):
+        for old in (folder / CHARTS).glob("*.png"):
+            old.unlink()
+    for group in groups:
+        for chart in group.charts:
+            chart.file = f"{CHARTS}/{group.name}-{chart.kind}.png"
+            paths.write(folder / chart.file, charts.png(chart.spec))
+            chart.svg = charts.svg(chart.spec)
+    paths.write(page, render(groups, wanted).encode())
+    return page
+
+
+def render(groups: Sequence[Group], wanted: Filters) -> str:
+    """The page. All but the drawings, which vl-convert escapes, is escaped by Jinja."""
+    import jinja2
+    from markupsafe import Markup
+
+    style = (paths.PACKAGE / "report.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(paths.PACKAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )  # fmt: skip
+    environment.filters |= {
+        "drawing": Markup,
+        "per_second": console.per_second,
+        "seconds": seconds,
+        "gibibytes": gibibytes,
+    }
+    return environment.get_template("report.html.j2").render(
+        texts=[(title, list(some)) for title, some in groupby(groups, key=lambda group: group.title)],
+        style=Markup(style),
+        digest=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        version=__version__,
+        date=f"{datetime.datetime.now(datetime.timezone.utc):%Y-%m-%d %H:%M} UTC",
+        filters=", ".join(_told(wanted)),
+    )
+
+
+def _told(wanted: Filters) -> list[str]:
+    told = [f"text {name}" for name in wanted.texts] + [f"framework {name}" for name in wanted.frameworks]
+    told += [f"machine {wanted.machine!r}"] if wanted.machine else []
+    return told + [f"{word} {day}" for word, day in (("since", wanted.since), ("before", wanted.until)) if day]
+
+
+def seconds(value: float) -> str:
+    """ "12 ms", "0.38 s", "92 min": a duration with two or three figures."""
+    if value < 0.1:
+        return f"{value * 1000:.2g} ms" if value < 0.01 else f"{value * 1000:.0f} ms"
+    return f"{value:.2f} s" if value < 10 else f"{value:.0f} s" if value < 600 else f"{value / 60:.0f} min"
+
+
+# -- what may be compared ----------------------------------------------------------------------------------------------
+
+
+def groups_of(tables: Tables, today: Today) -> list[Group]:
+    """Each cell once, in groups of what may be compared: texts, machines, precisions and frameworks in alphabetical
+    order.
+    """
+    rows = [row for row in tables.cells() if row["speed"] is not None and row["verdict"] in HOLDING]
+    rows.sort(key=lambda row: (row["text"], row["dtype"] != "float32", _together(row), row["framework"], row["track"]))
+    groups = []
+    for _, some in groupby(rows, key=_together):
+        for number, together in enumerate(_side_by_side(list(some))):
+            groups.append(_group(together, tables, today, number))
+    return groups
+
+
+def _side_by_side(rows: list[Row]) -> Iterator[list[Row]]:
+    """Rows that were measured side by side: those of a run, in the first group also those of a run of the tuned track.
+
+    Seconds of one day say little beside those of another, when the machine was busier. The run that has most current
+    cells goes first, the later of two; what it lacks comes in groups of its own.
+    """
+    first = True
+    while rows:
+        chosen = [_best([row for row in rows if row["track"] == track]) for track in ("default", "tuned")]
+        runs = [run for run in chosen if run is not None] if first else [_best(rows)]
+        together = [row for row in rows if row["run"] in runs]
+        shown = {(row["framework"], row["track"]) for row in together}
+        yield together
+        rows, first = [row for row in rows if (row["framework"], row["track"]) not in shown], False
+
+
+def _best(rows: list[Row]) -> int | None:
+    """The run with most current cells, then most cells, then the latest; None where there are no rows."""
+
+    def rank(run: int) -> tuple[Any, ...]:
+        its = [row for row in rows if row["run"] == run]
+        return sum(row["changed"] == "" for row in its), len(its), its[0]["date"], run
+
+    return max({row["run"] for row in rows}, key=rank, default=None)
+
+
+def _together(row: Row) -> tuple[Any, ...]:
+    device = (row["device"] or "cpu").lower()
+    device = row["gpu"] or "GPU" if device.startswith(device_notes.KINDS) else device.upper()
+    data, batch = row["data"] or "", row["batch_size"] or 0
+    return row["text"], row["machine"], device, row["dtype"], row["scope"], data, batch
+
+
+def _group(rows: list[Row], tables: Tables, today: Today, number: int) -> Group:
+    name, machine, device, dtype, scope, data, batch = _together(rows[0])
+    text = today.text(name)
+    for row in rows:
+        row["label"] = row["framework"] + (", tuned" if row["track"] == "tuned" else "")
+        row["label"] += " †" if row["changed"] else ""
+        row["since"] = changes(row["changed"])
+        row["losses"] = next((_losses(cell) for cell in _cells(row, tables)), [])
+    mixed = "bfloat16 and float32 mixed" if dtype == "bfloat16" else dtype
+    what = "evaluation pass" if scope == "evaluation" else "training" if text is None or text.trains else "forward pass"
+    facts = f"{what}, {mixed}, batches of {batch}, {device}, data: {data}"
+    parts = (name, dtype, "evaluation" if scope == "evaluation" else "", machine, device, data, batch)
+    dates = sorted({f"{row['date']:%Y-%m-%d %H:%M}" for row in rows})
+    apart = [dates[-1]] if number else []
+    file = re.sub(r"[^a-z0-9_]+", "-", " ".join(map(str, [*parts, *apart])).lower()).strip("-")
+    group = Group(
+        file,
+        name,
+        text.title if text else name,
+        facts,
+        rows[0]["unit"] or "items",
+        text.metric if text else "metric",
+        rows,
+    )
+    group.facts = f"{machine}: {facts}"
+    group.dates = " and ".join(dates)
+    group.tuned = [f"{row['framework']}: {row['switches'] or 'nothing'}" for row in rows if row["track"] == "tuned"]
+    group.same = _same(rows, tables)
+    group.went = _went(rows, tables)
+    group.charts = [chart for make in MAKERS if (chart := make(group, tables)) is not None]
+    return group
+
+
+def _cells(row: Row, tables: Tables) -> list[dict[str, Any]]:
+    """What the row's result file says of it."""
+    return [cell for cell in tables.results[row["run"]].document["cells"] if cell["framework"] == row["framework"]]
+
+
+def _losses(cell: dict[str, Any]) -> list[float | None]:
+    return list((cell.get("training") or {}).get("losses") or [])
+
+
+def _same(rows: list[Row], tables: Tables) -> list[str]:
+    """Of which two, measured side by side, no difference was found."""
+    shown = {(row["run"], row["framework"]): row["label"] for row in rows}
+    runs = sorted({row["run"] for row in rows})
+    _, found = tables.ask(
+        "select run, a, b, ratio, low, high from pairs where not differ and run in "
+        f"({', '.join(map(str, runs))}) order by a, b, run"
+    )
+    return [
+        f"{shown[run, a]} and {shown[run, b]} (ratio {ratio:.2f}, {low:.2f} to {high:.2f})"
+        for run, a, b, ratio, low, high in found
+        if (run, a) in shown and (run, b) in shown
+    ]
+
+
+def _went(rows: list[Row], tables: Tables) -> list[str]:
+    """What a reader must know of each run: why its rounds ended, and what the machine did meanwhile."""
+    documents = {row["track"]: tables.results[row["run"]].document for row in rows}
+    told = []
+    for track, document in documents.items():
+        if "rounds" in document:  # results of before 29 November 2026 did not say
+            lines = [f"Rounds: {console.ended(document)}.", *console.how_it_went(document)]
+            told += [" ".join(lines) if len(documents) == 1 else f"{track.capitalize()} track. {' '.join(lines)}"]
+    return told
+
+
+# -- charts ------------------------------------------------------------------------------------------------------------
+
+
+def _speed(group: Group, tables: Tables) -> Chart:
+    rows = [{**_drawn(row), **{key: row[key] for key in ("speed", "low", "high")}} for row in group.rows]
+    for row in rows:
+        row["shown"] = (
+            f"{console.per_second(row['speed'])} ({'–'.join(console.per_second(row[key]) for key in ('low', 'high'))})"
+        )
+    caption = f"{group.unit} per second: the median of the rounds and its 95 % interval."
+    both = {row["track"] for row in group.rows} == {"default", "tuned"}
+    caption += " Tuned: with the switches that text.toml has measured." if both else ""
+    return Chart("speed", "Speed", caption, charts.speed(rows, group.unit))
+
+
+def _compile(group: Group, tables: Tables) -> Chart | None:
+    rows = []
+    for row in group.rows:
+        if row["first_call_s"] is None or row["step_s"] is None:
+            continue
+        extra = row["first_call_s"] - row["step_s"]
+        one = {**_drawn(row), "compile": extra if extra > 0 else None, "step": row["step_s"]}
+        told = f"{seconds(extra)} = {count(extra / row['step_s'])} steps" if extra > 0 else "no longer than a step"
+        rows.append({**one, "shown": told})
+    if not rows:
+        return None
+    caption = "Compile: the first call less a steady step. How long it takes, and how many steps that is."
+    return Chart("compile", "Compilation beside steady state", caption, charts.compiling(rows))
+
+
+def _memory(group: Group, tables: Tables) -> Chart | None:
+    rows = [
+        {**_drawn(row), "memory": row["peak_memory_bytes"] / GIB, "shown": gibibytes(row)}
+        for row in group.rows
+        if row["peak_memory_bytes"]
+    ]
+    if not rows:
+        return None
+    caption = "Largest resident memory of the process, framework and data included."
+    if any(row["peak_device_memory_bytes"] for row in group.rows):
+        caption += " The figures also tell what its arrays held on the GPU, where the framework counts it."
+    return Chart("memory", "Memory", caption, charts.memory(rows))
+
+
+def _loss(group: Group, tables: Tables) -> Chart | None:
+    lines = [row for row in group.rows if any(loss is not None for loss in row["losses"])]
+    if not lines:
+        return None
+    caption = "As the version's own training reports it at the end of each epoch: in most, of its last batch."
+    return Chart("loss", "Loss by epoch", caption, charts.losses(lines))
+
+
+def _accuracy(group: Group, tables: Tables) -> Chart | None:
+    rows = [
+        {**_drawn(row), "minutes": row["training_s"] / 60, "accuracy": row["accuracy"]}
+        for row in group.rows
+        if row["accuracy"] is not None and row["training_s"]
+    ]
+    if not rows:
+        return None
+    for row in rows:
+        row["shown"] = row["label"]
+    caption = "One training each, with one seed: small differences are chance."
+    return Chart("accuracy", "What training reached, over time", caption, charts.accuracy(rows, group.metric))
+
+
+def _roofline(group: Group, tables: Tables) -> Chart | None:
+    """Of cells whose run has measured a roof and counted the work, be it a train step's or the forward pass's; the best
+    roof of these runs holds for all.
+    """
+    part = "_forward" if group.rows[0]["scope"] == "evaluation" else ""
+    found = []
+    for run in sorted({row["run"] for row in group.rows}, key=lambda run: (tables.results[run].document["date"], run)):
+        document = tables.results[run].document
+        roof, counted = document.get("roof") or {}, document.get("work") or {}
+        best = [max(roof.get(rate, {}).values(), default=0.0) for rate in ("flops_per_s", "bytes_per_s")]
+        one = [run, *best, *(counted.get(f"{what}_per_item{part}", 0.0) for what in ("flops", "bytes"))]
+        found += [one] if all(value > 0 for value in one[1:]) else []
+    if not found:
+        return None
+    known = {run: rest for run, *rest in found}
+    flops, moved = max(one[0] for one in known.values()), max(one[1] for one in known.values())
+    work, traffic = known[found[-1][0]][2:]
+    bound = min(flops, moved * work / traffic)
+    rows = []
+    for row in group.rows:
+        if row["run"] in known and known[row["run"]][2:] == [work, traffic]:
+            rate = row["speed"] * work
+            rows.append(
+                {**_drawn(row), "flops_per_s": rate, "shown": f"{row['label']} {share(rate / bound)} of the roof"}
+            )
+    caption = (
+        f"The roof: the best matrix product ({flops / 1e9:.3g} GFLOP/s) and copy ({moved / 1e9:.3g} GB/s) of any "
+        f"framework there. Each of the {group.unit} takes {work / 1e9:.3g} GFLOP, and {traffic / 1e6:.3g} MB at least."
+    )
+    return Chart("roofline", "Roofline", caption, charts.roofline(rows, work / traffic, flops, moved))
+
+
+def gibibytes(row: Row) -> str:
+    """ "1.20 GiB", or "1.20 GiB, 3.40 on the GPU"; nothing where it is not known."""
+    held, own = row["peak_memory_bytes"], row["peak_device_memory_bytes"]
+    return (f"{held / GIB:.2f} GiB" if held else "") + (f", {own / GIB:.2f} on the GPU" if own else "")
+
+
+def share(value: float) -> str:
+    """ "0.4%", "58%"."""
+    return f"{100 * value:.2g}%" if value < 0.1 else f"{value:.0%}"
+
+
+def count(value: float) -> str:
+    """ "0.3", "12", "530"."""
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+
+
+def _drawn(row: Row) -> Row:
+    return {"label": row["label"], "track": row["track"]}
+
+
+MAKERS: tuple[Callable[[Group, Tables], Chart | None], ...] = (_speed, _compile, _memory, _roofline, _loss, _accuracy)

@@ -1,0 +1,1 @@
+"""Instruments that test themselves: `rosetta selftest timing`."""

@@ -1,0 +1,117 @@
+"""The speed pages: tables and charts of published results, each figure with its file and the command that makes it
+again; and what was printed in 2017, beside today's.
+
+Tables and charts are those of `rosetta report`: what was measured side by side stands together. Rows are alphabetical
+and a reader sorts; nothing here ranks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from dlrosetta import charts, paths, report
+from dlrosetta.report import Group
+from dlrosetta.results import Filters, Today, find
+from dlrosetta.site.material import Material
+from dlrosetta.site.page import Context, Page
+from dlrosetta.tables import Row, Tables
+from dlrosetta.texts import Text
+from dlrosetta.toml import read_toml
+
+if TYPE_CHECKING:
+    from dlrosetta.site.build import Maker
+
+HISTORY = paths.PACKAGE / "site" / "history.toml"
+
+
+def all_pages(everything: Material) -> Iterator[Page]:
+    groups = _groups(everything)
+    yield Page("speed/", "speed", partial(_overview, everything, groups))
+    for text in everything.texts:
+        yield Page(f"speed/{text.name}.html", "speeds", partial(_text, everything, text, groups.get(text.name, [])))
+
+
+def _groups(everything: Material) -> dict[str, list[Group]]:
+    """What may be compared, by text, with charts drawn; once for all languages."""
+    if everything.groups is None:
+        everything.groups = {}
+        if everything.results is not None:
+            found = find([everything.results])
+            today = Today(everything.stone, everything.frameworks_dir)
+            for group in report.groups_of(Tables(found.results, today, Filters()), today):
+                for chart in group.charts:
+                    chart.svg = drawing(charts.svg(chart.spec), chart.title)
+                everything.groups.setdefault(group.text, []).append(group)
+    return everything.groups
+
+
+def drawing(svg: str, title: str) -> str:
+    """A chart for a page: one picture with a name, and nothing that the site's policy forbids."""
+    svg = re.sub(r' (?:role|aria-[a-z]+|style|class|xmlns:xlink)="[^"]*"', "", svg)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+
+
+def _overview(everything: Material, groups: dict[str, list[Group]], maker: Maker) -> Context:
+    history = read_toml(HISTORY)
+    then = []
+    for text in everything.texts:
+        cells = [cell for cell in history["cells"] if cell["text"] == text.name]
+        if cells:
+            then.append((text, history["range"].get(text.name), _beside(cells, groups.get(text.name, []), everything)))
+    return {
+        "scripts": [],
+        "all_texts": everything.texts,
+        "groups": groups,
+        "then": then,
+        "source": history["source"],
+        "seconds": report.seconds,
+    }
+
+
+def _beside(cells: list[dict[str, Any]], groups: list[Group], everything: Material) -> list[dict[str, Any]]:
+    """Rows of then and now, by framework: those of then, and those of now that were not there."""
+    today: dict[str, Row] = {}
+    for row in [row for group in groups for row in group.rows]:
+        if row["accuracy"] is not None and row["track"] == "default" and row["dtype"] == "float32":
+            today.setdefault(row["framework"], row)
+    rows = [{"title": cell["framework"], "then": cell, "now": today.pop(cell.get("slug", ""), None)} for cell in cells]
+    known = everything.frameworks
+    rows += [
+        {"title": known[slug].title if slug in known else slug, "then": None, "now": row} for slug, row in today.items()
+    ]
+    for row in rows:
+        row["file"] = _file(everything, row["now"]) if row["now"] else None
+    return sorted(rows, key=lambda row: row["title"].lower())
+
+
+def _file(everything: Material, row: Row) -> str:
+    assert everything.results is not None
+    path = everything.results / row["file"].rpartition("/")[2]
+    return everything.file(path, f"results/{path.name}")
+
+
+def again(row: Row) -> str:
+    """The command that measures a row anew."""
+    options = f"--frameworks {row['framework']}"
+    options += f" --profile {row['profile']}" if row["profile"] != "quick" else ""
+    options += f" --dtype {row['dtype']}" if row["dtype"] != "float32" else ""
+    options += f" --track {row['track']}" if row["track"] != "default" else ""
+    return f"rosetta compare {row['text']} {options}"
+
+
+def _text(everything: Material, text: Text, groups: list[Group], maker: Maker) -> Context:
+    return {
+        "text": text,
+        "groups": groups,
+        "drawing": Markup,
+        "seconds": report.seconds,
+        "gib": report.GIB,
+        "again": again,
+        "result": lambda row: maker.root + _file(everything, row),
+        "frameworks": everything.frameworks,
+    }

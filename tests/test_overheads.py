@@ -1,0 +1,54 @@
+"""What the instrument itself costs: the bars of benchmarks/overheads.py, with room for a machine that is busy.
+
+That fences cost at most 1 % of a step of 5 ms, and that 5 % are told apart, is test_selftest.py's.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from planted import TEXT
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+import overheads
+
+
+@pytest.fixture
+def document(place):
+    """A comparison whose environment and proof are there."""
+    place.plant("tiny")
+    options = (TEXT, "--frameworks", "tiny", "--budget", "1")
+    assert place.call("prove", TEXT, "--frameworks", "tiny", "--dtype", "float32").returncode == 0
+    return overheads.compared(*options, environ=place.environ())
+
+
+def test_start_and_memory(document):
+    """Where others are at work, each gets its share of the processors, and what is waited for takes as much longer."""
+    waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    assert document["worked_s"] < overheads.START_S
+    assert overheads.start_s(document) < overheads.START_S * 2 * waiting
+    assert document["peak_bytes"] < overheads.MEMORY_MB * 1e6
+    # `--on local`, the default, needs no Ray; asking results and drawing charts have libraries of their own.
+    assert {"numpy", "rich"} <= set(document["loaded"])
+    assert {"altair", "duckdb", "ray", "vl_convert"}.isdisjoint(document["loaded"])
+
+
+def test_memory_that_the_core_takes_is_noticed(place):
+    """As much as a framework would."""
+    sizes = []
+    for before in ("", f"ballast = b'x' * {overheads.MEMORY_MB * 10**6}\n"):
+        shown, told = overheads.noted("compare", "--help", environ=place.environ(), before=before)
+        assert shown.startswith("Usage: ")
+        sizes.append(told["peak_bytes"])
+    assert sizes[0] < overheads.MEMORY_MB * 1e6 < sizes[1]
+
+
+def test_the_work_of_the_largest_text_is_counted_in_little_memory(place):
+    """It has eight million parameters, and a train step's activations are hundreds of megabytes."""
+    code = "from dlrosetta import compare, paths, texts, work\n"
+    code += "print(work.count(texts.load(paths.stone_dirs()[0] / 'densenet121')))\n"
+    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
+    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    assert shown.startswith("Work(flops=16762884096, ")
+    assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
