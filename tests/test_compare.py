@@ -154,7 +154,7 @@ def test_the_result_file_can_be_made_again(done):
     framework = frameworks.load(place.frameworks / "steady")
     assert cell["hashes"]["version"] == run.version_hash(text, framework)
     assert cell["hashes"]["framework"] == framework.content_hash()
-    assert {"version", "framework", "lock", "proof"} == set(cell["hashes"])
+    assert {"text", "version", "framework", "lock", "proof"} == set(cell["hashes"])
     assert cell["facts"]["device"] == "cpu"
     assert document["machine"]["cores"] == len(os.sched_getaffinity(0))
 

@@ -9,9 +9,10 @@ import planted
 import pytest
 from planted import TEXT
 
-from dlrosetta import client, commands, gpus, machine, rounds, timed
+from dlrosetta import client, commands, frameworks, gpus, machine, paths, rounds, texts, timed
 from dlrosetta.doctor import shown
 from dlrosetta.errors import UsageError
+from dlrosetta.proof import run
 
 RECORDED = Path(__file__).parent / "recorded"
 MIB = 2**20
@@ -220,6 +221,30 @@ def test_what_is_hidden_cannot_be_chosen(three, visible, count):
 def test_a_number_is_named_where_all_devices_are_alike(tmp_path):
     environ = smi(tmp_path, "t4.xml", "t4.xml")
     assert gpus.choose("cuda", {**environ, "CUDA_VISIBLE_DEVICES": "1"}).title == "Tesla T4"
+
+
+@pytest.mark.parametrize(
+    ("visible", "title"),
+    [(None, "Tesla T4"), (A5000, "NVIDIA RTX A5000"), (SECOND, "NVIDIA A100-SXM4-80GB, MIG 2g.10gb"), ("", "cpu")],
+)
+def test_what_is_proven_on_one_device_is_not_proven_on_another(three, visible, title, tmp_path, monkeypatch):
+    environ = {**three, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    assert gpus.in_sight(environ) == title
+    (text,), (torch,) = (
+        texts.select("cnn", texts.find(paths.stone_dirs())),
+        frameworks.select("torch", frameworks.find()),
+    )
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = run.key(text, torch, "float32")
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert (run.key(text, torch, "float32") == here) == (title == "cpu")
+
+
+def test_an_undivided_name_stands_for_the_first_instance(tmp_path):
+    assert gpus.in_sight(smi(tmp_path, "a100_mig.xml", listing=listed())) == "NVIDIA A100-SXM4-80GB"
+    assert gpus.in_sight({"PATH": str(tmp_path / "nothing")}) == "cpu"
 
 
 def test_variables_are_put_back(monkeypatch):

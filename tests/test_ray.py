@@ -43,6 +43,7 @@ class Cluster:
         self.log = (place.folder / "ray.log").open("wb")
         # What is shipped must do.
         own = {"ROSETTA_STONE": None, "ROSETTA_FRAMEWORKS": None, "RAY_TMPDIR": self.temp}
+        own["RAY_CLIENT_SERVER_CHECK_CHANNEL_TIMEOUT_S"] = "200"  # beside other tests, 30 s have been too few
         self.process = subprocess.Popen(
             [sys.executable, NODES, str(port)], env=place.environ(**place.closed(**own, **QUIET)),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -158,6 +159,7 @@ def done(cluster, killed):
     options = ("--budget", "1", "--batch", "32", "--json", "--on", cluster.client)
     driver = place.start("compare", TEXT, *frameworks, *options, **cluster.environ())
     wait_for(lambda: attempts(place, "stuck") or driver.poll() is not None)
+    assert driver.poll() is None, driver.communicate()
     (node,) = attempts(place, "stuck")
     assert cluster.ask(f"kill {node}") == "killed"
     stdout, stderr = driver.communicate(timeout=300)

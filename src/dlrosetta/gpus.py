@@ -15,6 +15,7 @@ import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from dlrosetta.errors import UsageError
@@ -193,6 +194,23 @@ def choose(name: str, environ: Mapping[str, str] = os.environ) -> Choice:
     if len(fitting) != 1:
         raise UsageError(f"Expected --device with the uuid of {_listed(known)}. Received: {name!r}.", "rosetta doctor")
     return _whole(fitting[0], name)
+
+
+def in_sight(environ: Mapping[str, str] = os.environ) -> str:
+    """What programs that are started here run on unless told otherwise: the title of the first GPU, or "cpu"."""
+    return _in_sight(environ.get("PATH", os.defpath), environ.get("CUDA_VISIBLE_DEVICES"))
+
+
+@lru_cache
+def _in_sight(path: str, visible: str | None) -> str:
+    environ = {"PATH": path, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
+    here = look(environ)[0]
+    if not here or (visible is not None and visible.strip() in ("", "-1")):
+        return "cpu"
+    try:
+        return _numbered(0, "cuda", _choices(here), environ).title
+    except UsageError:  # divided by MIG: CUDA takes the first instance of all
+        return here[0].name
 
 
 def _choices(gpus: Sequence[Gpu]) -> dict[str, Choice]:

@@ -6,7 +6,6 @@ worker, not assumed.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -171,12 +170,7 @@ def open_worker(
     cell.facts = ask("hello", layout=dict(cell.framework.layout))
     cell.import_s = cell.facts.pop("import_s")
     version = run.version_of(text, cell.framework)
-    cell.hashes = {
-        "version": run.version_hash(text, cell.framework),
-        "framework": cell.framework.content_hash(),
-        "lock": hashlib.sha256(cell.framework.lock.read_bytes()).hexdigest(),
-        "proof": cell.proof,
-    }
+    cell.hashes = {**run.hashes(text, cell.framework), "proof": cell.proof}
     names = text.names_for(cell.framework.slug, cell.framework.version)
     constants = list(text.hyperparameters)
     facts: dict[str, Any] = {"files": text.files, "layers": text.full_layers, "constants": constants, "names": names}

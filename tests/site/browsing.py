@@ -1,6 +1,7 @@
 """Reading a page as a reader without a past does, and what must not happen on the way."""
 
 import contextlib
+import time
 
 
 @contextlib.contextmanager
@@ -19,3 +20,11 @@ def opened(browser, address, **how):
     yield page
     context.close()
     assert wrong == []
+
+
+def until(page, expression, seconds=30):
+    """Wait for what the browser's `wait_for_function` may not ask again and again: the policy forbids a page `eval`."""
+    deadline = time.monotonic() + seconds
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, expression
+        page.wait_for_timeout(50)

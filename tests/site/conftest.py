@@ -7,17 +7,22 @@ import threading
 import pytest
 from browsing import opened
 
-from dlrosetta import paths
+from dlrosetta import frameworks, paths, texts
+from dlrosetta.proof import run
 from dlrosetta.site import build, serve
 
 SWITCHES = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 
-def cell(framework, dtype, verdict, *checks, scope="all", reason=None, departure=None):
+def hashes(framework):
+    return run.hashes(texts.load(paths.stone_dirs()[0] / "cnn"), frameworks.find()[framework])
+
+
+def cell(framework, dtype, verdict, *checks, scope="all", reason=None, departure=None, hashes=hashes):
     """As `prove --json` has it; a check is (name, error, bound, verdict)."""
     named = [dict(zip(("name", "error", "bound", "verdict"), one, strict=True)) for one in checks]
     return {"framework": framework, "dtype": dtype, "verdict": verdict, "scope": scope, "checks": named,
-            "first_departure": departure, "reason": reason}  # fmt: skip
+            "first_departure": departure, "reason": reason, "hashes": hashes(framework)}  # fmt: skip
 
 
 RIGHT = [
@@ -34,6 +39,7 @@ CELLS = [
     cell("flax", "float32", "differs", ("output/conv2", 0.5, 1e-6, "differs"), ("loss", None, 1e-6, "differs"),
          departure={"layer": "conv2", "section": "Model", "line": 40}),
     cell("gluon", "float32", "failed", reason="MemoryError"),
+    cell("equinox", "float32", "proven", *RIGHT, hashes=lambda slug: {**hashes(slug), "version": "another"}),
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browsing import opened
+from browsing import opened, until
 from PIL import Image
 from playwright.sync_api import expect
 
@@ -119,7 +119,7 @@ def test_the_script_finds_what_the_program_finds(page, address, site):
     folder = site / "data" / "concordance"
     documents = {path.name: json.loads(path.read_text(encoding="utf-8")) for path in folder.iterdir()}
     page.goto(f"{address}concordance/")
-    page.wait_for_function("entries")
+    until(page, "entries !== undefined")
     for query in ("nn.GRU", "optax.adam", "padding", "gate order", "学习率", "clip", "::", "train()", "nn::Linear"):
         for know in ("", "torch", "keras_jax"):
             hits = concordance.search(documents, query, know or None)

@@ -131,7 +131,7 @@ def test_the_longest_proof_is_a_small_page(tmp_path, published, stone):
              for n in range(30)]  # fmt: skip
     checks = [{"name": name, "error": 9.87e-07, "bound": 1.23e-06, "verdict": "proven"} for name in names]
     cell = {"framework": "torch", "verdict": "proven", "scope": "all", "checks": checks, "first_departure": None}
-    cells = [{**cell, "dtype": dtype, "reason": None} for dtype in ("float32", "float64")]
+    cells = [{**cell, "dtype": dtype, "reason": None, "hashes": {}} for dtype in ("float32", "float64")]
     shutil.copytree(published, tmp_path / "results")
     document = json.dumps({"schema": 1, "text": "cnn", "cells": cells})
     (tmp_path / "results" / "proofs" / "cnn.json").write_text(document)
@@ -204,6 +204,20 @@ def test_what_files_say_is_text(tmp_path, published, stone):
         assert "\x1b" not in page
         assert Page(page).inline == []
         html5lib.HTMLParser(strict=True).parse(page)
+
+
+def test_a_proof_of_what_was_changed_since_says_so(site):
+    """That of Equinox is of another version: the matrix does not repeat it, and its own page says of when it is."""
+    matrix = (site / "matrix" / "index.html").read_text(encoding="utf-8")
+    (cell,) = re.findall(r'<td class="([a-z-]+)"><a href="[^"]*cnn/equinox\.html"', matrix)
+    assert cell == "changed"
+    said = words.load("en")["proof"]["changed"]
+    assert said in (site / "matrix" / "cnn" / "equinox.html").read_text(encoding="utf-8")
+    assert said not in (site / "matrix" / "cnn" / "torch.html").read_text(encoding="utf-8")
+    (verdicts,) = re.findall(
+        r'<ul class="verdicts">.*?</ul>', (site / "texts" / "cnn" / "equinox.html").read_text(encoding="utf-8"), re.S
+    )
+    assert "changed since its proof" in verdicts and "proven" not in verdicts.replace("not proven", "")
 
 
 def test_a_link_to_nowhere_stops_the_build(tmp_path, published, stone):

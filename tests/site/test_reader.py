@@ -2,7 +2,7 @@
 
 import re
 
-from browsing import opened
+from browsing import opened, until
 from playwright.sync_api import expect
 
 from dlrosetta import paths
@@ -126,7 +126,7 @@ def test_columns_are_swiped_in_step_on_a_phone(browser, address):
         assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing but columns is wider than it
         page.locator("#model .columns").dispatch_event("pointerdown")
         page.locator("#model .columns").evaluate("row => row.scrollTo({ left: row.clientWidth, behavior: 'instant' })")
-        page.wait_for_function("document.querySelector('#loss .columns').scrollLeft > 300")
+        until(page, "document.querySelector('#loss .columns').scrollLeft > 300")
         places = set(rows.evaluate_all("all => all.map(row => Math.round(row.scrollLeft / row.clientWidth))"))
         assert places == {1}
         page.locator("#loss").scroll_into_view_if_needed()

@@ -40,6 +40,7 @@ class Cell:
     detail: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     scope: str = "all"  # what was asked: all that the text says, or its "evaluation" alone
+    hashes: dict[str, str] = field(default_factory=dict)  # of what was asked; none where nothing was
 
     def document(self) -> dict[str, Any]:
         return {
@@ -50,6 +51,7 @@ class Cell:
             "checks": [check.document() for check in self.checks],
             "first_departure": self.first_departure,
             "reason": self.reason,
+            "hashes": self.hashes,
         }
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from threading import Event, current_thread, main_thread
 from typing import Any
 
-from dlrosetta import client, environments, golden, paths
+from dlrosetta import client, environments, golden, gpus, paths
 from dlrosetta.errors import RosettaError, did_you_mean
 from dlrosetta.frameworks import Framework
 from dlrosetta.proof.asking import Given, Sets
@@ -72,9 +72,10 @@ def prove(
 
     def cells_of(framework: Framework) -> list[Cell]:
         before = {dtype: key(text, framework, dtype, devices) for dtype in dtypes}
-        own = held[framework.slug]
+        own, measured = held[framework.slug], hashes(text, framework)
         cells = _prove_one(own, framework, pythons[framework.slug], given[id(own)], dtypes, patience)
         for cell in cells:
+            cell.hashes = measured
             # What was changed in the meantime may not be what was proven, and what we ended ourselves did not fail.
             if before[cell.dtype] == key(text, framework, cell.dtype, devices) and not interrupted.is_set():
                 _remember(text, framework, cell, devices)
@@ -272,11 +273,23 @@ def _imported(path: Path, found: frozenset[Path] = frozenset()) -> frozenset[Pat
 
 
 def key(text: Text, framework: Framework, dtype: str, devices: int = 1) -> str:
-    """The content hash under which this cell's proof is remembered."""
-    version = version_hash(text, framework)
-    known = (text.content_hash(), framework.content_hash(), version, prover_hash(), dtype, str(devices))
+    """The content hash under which this cell's proof is remembered: what was proven, by which prover, on which kind of
+    device.
+    """
+    known = (*hashes(text, framework).values(), prover_hash(), dtype, str(devices), gpus.in_sight())
     parts = (*known, *framework.switches)
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+def hashes(text: Text, framework: Framework) -> dict[str, str]:
+    """Of all that is the project's own in a cell: its text with the goldens, its version, its framework's folder."""
+    lock = framework.lock.read_bytes() if framework.lock.is_file() else b""
+    return {
+        "text": text.content_hash(),
+        "version": version_hash(text, framework),
+        "framework": framework.content_hash(),
+        "lock": hashlib.sha256(lock).hexdigest(),
+    }
 
 
 def version_hash(text: Text, framework: Framework) -> str:

@@ -142,7 +142,7 @@ def gather(stone: tuple[str, ...], frameworks_dir: tuple[str, ...], published: P
     if not found:
         raise RosettaError("Expected texts. Received: none", "rosetta new text mine")
     known = frameworks.find(frameworks_dir)
-    proven = proofs.find(published / "proofs" if published else None)
+    proven = proofs.find(published / "proofs" if published else None, found, known)
     return Material(_ordered(found, known), known, proven, published, stone, frameworks_dir)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from dlrosetta.site.build import Maker
 
 Context = dict[str, Any]
-ORDER = ("proven", "evaluates", "waived", "differs", "failed", "cannot", "not run", "none")
+ORDER = ("proven", "evaluates", "waived", "differs", "failed", "cannot", "changed", "not run", "none")
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ A cell that no file speaks of is "not proven here": nothing is remembered, guess
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlrosetta import console, frameworks, matrix, paths
+from dlrosetta import console, matrix, paths
 from dlrosetta.errors import RosettaError
+from dlrosetta.frameworks import Framework
 from dlrosetta.proof import run
 from dlrosetta.texts import Text
 
@@ -38,6 +39,7 @@ class Cell:
     checks: tuple[Check, ...]
     departure: dict[str, Any] | None
     reason: str | None
+    changed: bool  # whether the text, the version or the adapter is another now than the one that was asked
 
     @property
     def worst(self) -> Check | None:
@@ -55,8 +57,9 @@ class _Finite:
 Proofs = dict[str, dict[str, list[Cell]]]  # framework to cells of a text, one a precision, by text
 
 
-def find(folder: Path | None) -> Proofs:
+def find(folder: Path | None, known: Iterable[Text], frameworks: Mapping[str, Framework]) -> Proofs:
     """All proofs of a folder. Raises RosettaError that names a file which is none."""
+    by_name = {text.name: text for text in known}
     found: Proofs = {}
     for path in sorted(folder.glob("*.json")) if folder is not None and folder.is_dir() else ():
         for document in _read(path):
@@ -65,13 +68,19 @@ def find(folder: Path | None) -> Proofs:
                 checks = tuple(Check(**check) for check in one["checks"])
                 cell = Cell(
                     one["framework"], one["dtype"], one["verdict"], one["scope"], checks, one["first_departure"],
-                    one["reason"],
+                    one["reason"], _changed(one, by_name.get(document["text"]), frameworks.get(one["framework"])),
                 )  # fmt: skip
                 cells.setdefault(cell.framework, []).append(cell)
     for cells in found.values():
         for some in cells.values():
             some.sort(key=lambda cell: run.DTYPES.index(cell.dtype) if cell.dtype in run.DTYPES else len(run.DTYPES))
     return found
+
+
+def _changed(cell: dict[str, Any], text: Text | None, framework: Framework | None) -> bool:
+    if text is None or framework is None:
+        return True
+    return bool(cell["hashes"] or cell["checks"]) and cell["hashes"] != run.hashes(text, framework)
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
@@ -96,13 +105,15 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return [one for one in several if "devices" not in one and "track" not in one]
 
 
-def state(text: Text, framework: frameworks.Framework, cells: Iterable[Cell]) -> str:
+def state(text: Text, framework: Framework, cells: Iterable[Cell]) -> str:
     """One word for a cell of the matrix, as `matrix.cell` has it, from published proofs alone."""
     if not run.has_version(text, framework):
         return "cannot" if text.name in framework.lacks else "none"
     full = [cell for cell in cells if cell.dtype in run.DTYPES]
     if not full:
         return "not run"
+    if any(cell.changed for cell in full):
+        return "changed"
     able = [cell.verdict for cell in full if cell.verdict != "cannot"]
     worst = min(able, key=matrix.ORDER.index, default="cannot")
     return "evaluates" if worst == "proven" and full[0].scope == "evaluation" else worst
