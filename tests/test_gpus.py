@@ -230,10 +230,7 @@ def test_a_number_is_named_where_all_devices_are_alike(tmp_path):
 def test_what_is_proven_on_one_device_is_not_proven_on_another(three, visible, title, tmp_path, monkeypatch):
     environ = {**three, **({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible})}
     assert gpus.in_sight(environ) == title
-    (text,), (torch,) = (
-        texts.select("cnn", texts.find(paths.stone_dirs())),
-        frameworks.select("torch", frameworks.find()),
-    )
+    text, torch = texts.load(paths.stone_dirs()[0] / "cnn"), frameworks.find()["torch"]
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
     here = run.key(text, torch, "float32")

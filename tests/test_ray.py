@@ -21,6 +21,8 @@ import planted
 import pytest
 from planted import TEXT
 
+from dlrosetta import on_ray
+
 SCHEMA = Path(__file__).resolve().parents[1] / "docs" / "schema" / "compare.schema.json"
 NODES = Path(__file__).with_name("ray_nodes.py")
 # The last one: as where Ray makes no clusters of machines, this one's address is that of loopback.
@@ -246,6 +248,13 @@ def test_a_cluster_that_is_not_there(place):
     assert (done.returncode, done.stdout) == (1, "")
     assert f"Error: Expected a Ray cluster for --on ray://{address}. Received: Connection refused." in done.stderr
     assert "Next: start one (ray start --head), or name another" in done.stderr
+
+
+def test_of_a_cluster_s_traceback_the_last_line_is_told():
+    error = ConnectionAbortedError(
+        "Initialization failure from server:\nTraceback:\n  File a\nRuntimeError: no channel.\n"
+    )
+    assert on_ray._said(error) == "Initialization failure from server: RuntimeError: no channel"
 
 
 def test_without_ray_it_says_what_to_install(place):

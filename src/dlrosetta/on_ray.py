@@ -142,11 +142,17 @@ def _connect(ray: Any, address: str, runtime: dict[str, Any]) -> None:
             socket.create_connection(_port(name), timeout=10).close()
         ray.init(name, runtime_env=runtime, log_to_driver=False, logging_level="ERROR")
     except (RuntimeError, OSError, ValueError) as error:  # a connection's errors are of the system's kind
-        said = client.one_line(getattr(error, "strerror", None) or error).rstrip(".")
+        said = _said(getattr(error, "strerror", None) or error)
         raise RosettaError(
             f"Expected a Ray cluster for --on {address}. Received: {said}.",
             "start one (ray start --head), or name another with --on ray://HOST:PORT, or RAY_ADDRESS for --on ray",
         ) from error
+
+
+def _said(error: object) -> str:
+    """What it comes to: of a cluster's own traceback, the last line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
+    return client.one_line(f"{lines[0]} {lines[-1]}" if lines[0].endswith(":") else lines[0]).rstrip(".")
 
 
 def _nodes(ray: Any) -> dict[str, Node]:
