@@ -179,7 +179,7 @@ def test_pictures(browser, address, kind, tmp_path):
                 page.goto(f"{address}{language}{KINDS[kind]}")
                 page.wait_for_load_state("networkidle")
                 path = folder / f"{kind}-{way}{'-zh' if language else ''}.png"
-                page.screenshot(path=path, full_page=way != "phone")
+                page.screenshot(path=path, full_page=True)
             with Image.open(path) as picture:
                 shades = picture.convert("L").getextrema()
             assert shades[1] - shades[0] > 128, path

@@ -37,7 +37,7 @@ class Check:
     seen: str
 
     def document(self) -> dict[str, Any]:
-        return {"name": self.name, "held": self.held, "seen": self.seen}
+        return {"name": self.name, "held": bool(self.held), "seen": self.seen}  # NumPy has truths of its own
 
 
 @dataclass

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # "loud gradient/conv1.weight" is of the kind "gradient", in the variety "loud".
 NAME = re.compile(
-    r"(?:(loud|quiet) )?(configuration|parameter|input|output|gradient|optimizer|initial|step (\d+))/(.+)"
+    r"(?:(loud|quiet|full size) )?(configuration|parameter|input|output|gradient|optimizer|initial|step (\d+))/(.+)"
 )
 
 
@@ -74,7 +74,7 @@ def groups(cell: Cell, vocabulary: dict[str, str]) -> list[tuple[str, list[Check
         if name:
             variety, kind, steps, _ = name.groups()
             title = vocabulary["step"].format(number=steps) if steps else vocabulary[kind]
-            title = vocabulary[variety].format(name=title) if variety else title
+            title = vocabulary[variety.replace(" ", "_")].format(name=title) if variety else title
         found.setdefault(title, []).append(check)
     return [(title, checks, _worst(checks)) for title, checks in found.items()]
 

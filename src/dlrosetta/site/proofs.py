@@ -27,6 +27,11 @@ class Check:
     bound: float
     verdict: str
 
+    @property
+    def exact(self) -> bool:
+        """Whether it had to be equal and is: a large model has a thousand of these, and no more is to say of each."""
+        return not self.bound and self.verdict == "proven"
+
 
 @dataclass(frozen=True)
 class Cell:
