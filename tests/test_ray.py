@@ -275,3 +275,9 @@ def test_words_of_a_wrong_call(place):
     assert done.returncode == 2 and "Expected --device cpu or cuda with --on ray" in done.stderr
     done = place.call("compare", TEXT, "--batch", "8", "--profile", "full")
     assert done.returncode == 2 and "Expected --batch with --profile quick" in done.stderr
+
+
+def test_each_job_ships_a_package_of_its_own(tmp_path):
+    """Ray tells packages apart by what is in them, and forgets one while another job may count on it."""
+    jobs = [on_ray.ship(tmp_path / name, (), ()) / "_shipped" / "job" for name in ("a", "b")]
+    assert jobs[0].read_text() != jobs[1].read_text()
