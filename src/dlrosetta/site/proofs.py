@@ -1,4 +1,5 @@
-"""Published proofs: `results/proofs/TEXT.json`, each what `rosetta prove TEXT --frameworks all --json` printed.
+"""Published proofs: `results/proofs/TEXT.json`, each what `rosetta prove TEXT --frameworks all --json` printed, and
+`TEXT-bfloat16.json`, with `--dtype bfloat16`.
 
 A cell that no file speaks of is "not proven here": nothing is remembered, guessed or run.
 """
@@ -92,7 +93,8 @@ def _read(path: Path) -> list[dict[str, Any]]:
     from jsonschema import Draft202012Validator
     from jsonschema.exceptions import best_match
 
-    again = f"rosetta prove {path.stem} --frameworks all --json > {path}"
+    text, mixed, _ = path.stem.partition(f"-{run.MIXED}")
+    again = f"rosetta prove {text} --frameworks all{f' --dtype {run.MIXED}' if mixed else ''} --json > {path}"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
