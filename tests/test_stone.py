@@ -3,13 +3,15 @@
 import json
 import subprocess
 import sys
+import tempfile
+from contextlib import ExitStack
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks, golden, paths, sections, texts
+from dlrosetta import environments, frameworks, golden, paths, sections, texts, timed, weights
 from dlrosetta.proof import run
 from dlrosetta.proof.checks import vague
 
@@ -107,6 +109,21 @@ def test_and_in_float64_or_it_says_why_not(proven, text, slug):
     else:
         assert (cell["verdict"], cell["reason"]) == ("cannot", KNOWN[slug].cannot["float64"])
         assert "https://" in cell["reason"]
+
+
+@pytest.mark.wide
+@pytest.mark.frameworks
+@pytest.mark.parametrize(("text", "slug"), CELLS)
+def test_a_model_as_it_is_built_takes_steps_in_full_size(text, slug):
+    """As in a comparison, after its parameters were read: a proof loads its own, into a smaller model of some texts."""
+    text, framework = TEXTS[text], KNOWN[slug]
+    cell = timed.Timed(framework, "proven", proof=run.key(text, framework, "float32"))
+    python = environments.ensure(framework)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        given = None if text.trains else weights.find(text, folder)
+        timed.open_worker(cell, text, python, 600, stack, given, 1)
+    assert cell.second_call_s > 0
 
 
 @pytest.mark.frameworks

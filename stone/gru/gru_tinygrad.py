@@ -72,7 +72,9 @@ class GRU:
 
 
 def build_model():
-    return GRU()
+    model = GRU()
+    Tensor.realize(*nn.state.get_parameters(model))  # together: after one by one, a step is a "cycle" to it
+    return model
 
 
 # %% Loss
