@@ -179,6 +179,19 @@ def test_what_was_not_measured_side_by_side_is_not_in_one_chart():
         assert found[0].dates == "2026-11-25 00:00 and 2026-11-26 00:00" and len({one.name for one in found}) == 2
 
 
+def test_what_was_trained_is_shown_beside_what_was_only_timed():
+    """A later and fuller run of rounds alone hides no accuracy; another training does."""
+    timed = document(cell("torch"), cell("flax", 100.0), date="2026-11-30T00:00:00Z")
+    first, second = (
+        document(cell("torch", accuracy=accuracy), profile="full", date=date)
+        for accuracy, date in ((0.77, "2026-11-20T00:00:00Z"), (0.78, "2026-11-21T00:00:00Z"))
+    )
+    found = groups(timed, first, second)
+    assert [[(row["label"], row["accuracy"]) for row in group.rows] for group in found] == [
+        [("flax", None), ("torch", None)], [("torch", 0.78)]
+    ]  # fmt: skip
+
+
 class Current(results.Today):
     def changed(self, document, cell):
         return [] if document["date"].startswith("2026-11-30") else ["version"]

@@ -155,16 +155,23 @@ def _side_by_side(rows: list[Row]) -> Iterator[list[Row]]:
     """Rows that were measured side by side: those of a run, in the first group also those of a run of the tuned track.
 
     Seconds of one day say little beside those of another, when the machine was busier. The run that has most current
-    cells goes first, the later of two; what it lacks comes in groups of its own.
+    cells goes first, the later of two; what it lacks, and what was
+    trained where it only timed, comes in groups of its own.
     """
     first = True
     while rows:
         chosen = [_best([row for row in rows if row["track"] == track]) for track in ("default", "tuned")]
         runs = [run for run in chosen if run is not None] if first else [_best(rows)]
         together = [row for row in rows if row["run"] in runs]
-        shown = {(row["framework"], row["track"]) for row in together}
+        shown = {(row["framework"], row["track"]): row["accuracy"] for row in together}
         yield together
-        rows, first = [row for row in rows if (row["framework"], row["track"]) not in shown], False
+        rows, first = [row for row in rows if _adds(row, shown)], False
+
+
+def _adds(row: Row, shown: dict[tuple[str, str], float | None]) -> bool:
+    """Whether it is not shown yet, or has been trained where what is shown was only timed."""
+    place = row["framework"], row["track"]
+    return place not in shown or (row["accuracy"] is not None and shown[place] is None)
 
 
 def _best(rows: list[Row]) -> int | None:
