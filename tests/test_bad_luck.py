@@ -29,7 +29,9 @@ def limited(size):
 
 @pytest.fixture
 def disk(tmp_path):
-    """Makes a file system of so many bytes, where this user may."""
+    """Makes a file system of so many bytes. That is root's right, as a container's user and CI's have it; who has not,
+    and is told so, still sees what `limited` shows of a full disk.
+    """
     folder = tmp_path / "disk"
     folder.mkdir()
 

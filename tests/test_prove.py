@@ -290,6 +290,7 @@ def test_a_version_that_was_changed_while_it_was_proven_is_not_remembered_as_pro
     )
     _, cells = place.prove("healthy", "restless")
     assert cells["restless"]["verdict"] == "proven"
+    assert cells["restless"]["hashes"] == {} != cells["healthy"]["hashes"]
     assert [name.split("-")[1] for name in remembered(place)] == ["healthy"]
 
 

@@ -19,11 +19,7 @@ from dlrosetta.options import JSON, Suggesting, filtering, places
 def results(
     ctx: click.Context,
     folders: tuple[str, ...],
-    text: str | None,
-    framework: str | None,
-    machine: str | None,
-    since: Any,
-    until: Any,
+    wanted: Any,
     sql: str | None,
     as_json: bool,
     **where: Any,
@@ -41,7 +37,6 @@ def results(
         return
     from dlrosetta import listing
 
-    wanted = listing.filters(text, framework, machine, since, until)
     sys.exit(listing.show(folders, wanted, sql, as_json, **where))
 
 
@@ -65,19 +60,8 @@ def results_publish(file: str, output: str | None, **where: Any) -> None:
 )
 @filtering
 @places
-def report(
-    output: str | None,
-    folders: tuple[str, ...],
-    text: str | None,
-    framework: str | None,
-    machine: str | None,
-    since: Any,
-    until: Any,
-    **where: Any,
-) -> None:
+def report(output: str | None, folders: tuple[str, ...], wanted: Any, **where: Any) -> None:
     """One HTML page, which needs no network, and PNG charts of what was measured, run by run."""
-    from dlrosetta import listing
     from dlrosetta import report as module
 
-    wanted = listing.filters(text, framework, machine, since, until)
     sys.exit(module.show(folders, wanted, output, **where))

@@ -5,6 +5,7 @@ asked for.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -38,10 +39,13 @@ def err() -> Console:
     return Console(stderr=True, highlight=False)
 
 
+LEAF = re.compile(r"\{\n[^][{}]*\n *\}")  # of JSON with an indent: words in it have no line's end of their own
+
+
 def print_json(document: dict[str, Any]) -> None:
-    """Write one JSON document to stdout."""
-    json.dump(document, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    """Write one JSON document to stdout. An object that holds no other, as each of a proof's checks, takes one line."""
+    text = json.dumps(document, indent=1, allow_nan=False)
+    sys.stdout.write(LEAF.sub(lambda leaf: re.sub(r"\n *", " ", leaf[0]), text) + "\n")
 
 
 def verdict(name: str) -> Styled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -98,6 +99,14 @@ FILTERS = (
 
 
 def filtering(command: Any) -> Any:
+    """Give a command `folders`, and `wanted`: what the other options say (`results.Filters`)."""
+
+    @functools.wraps(command)
+    def filtered(*args: Any, text: Any, framework: Any, machine: Any, since: Any, until: Any, **rest: Any) -> Any:
+        from dlrosetta import listing
+
+        return command(*args, wanted=listing.filters(text, framework, machine, since, until), **rest)
+
     for option in reversed(FILTERS):
-        command = option(command)
-    return command
+        filtered = option(filtered)
+    return filtered

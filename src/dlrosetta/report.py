@@ -155,8 +155,7 @@ def _side_by_side(rows: list[Row]) -> Iterator[list[Row]]:
     """Rows that were measured side by side: those of a run, in the first group also those of a run of the tuned track.
 
     Seconds of one day say little beside those of another, when the machine was busier. The run that has most current
-    cells goes first, the later of two; what it lacks, and what was
-    trained where it only timed, comes in groups of its own.
+    cells goes first, the later of two; what it lacks, or timed and did not train, comes in groups of its own.
     """
     first = True
     while rows:

@@ -107,7 +107,8 @@ def _free(text: texts.Text, suffix: str, extension: str = ".py") -> None:
 
 def _version(text: texts.Text, framework: frameworks.Framework) -> Path:
     """Write the skeleton: the nine sections with the text's constants, layers and data, or the six of who does not
-    train; return the file.
+    train; return the file. What is its author's to write raises NotImplementedError and says what is expected: of it,
+    `rosetta prove` makes the next thing to do.
     """
     target = text.version(framework.version)
     constants = "\n".join(f"{name} = {value!r}" for name, value in text.hyperparameters.items())

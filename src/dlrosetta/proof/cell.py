@@ -40,7 +40,7 @@ class Cell:
     detail: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     scope: str = "all"  # what was asked: all that the text says, or its "evaluation" alone
-    hashes: dict[str, str] = field(default_factory=dict)  # of what was asked; none where nothing was
+    hashes: dict[str, str] = field(default_factory=dict)  # of what was asked, unless it was changed meanwhile
 
     def document(self) -> dict[str, Any]:
         return {

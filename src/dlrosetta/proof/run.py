@@ -75,9 +75,9 @@ def prove(
         own, measured = held[framework.slug], hashes(text, framework)
         cells = _prove_one(own, framework, pythons[framework.slug], given[id(own)], dtypes, patience)
         for cell in cells:
-            cell.hashes = measured
             # What was changed in the meantime may not be what was proven, and what we ended ourselves did not fail.
             if before[cell.dtype] == key(text, framework, cell.dtype, devices) and not interrupted.is_set():
+                cell.hashes = measured
                 _remember(text, framework, cell, devices)
         return cells
 
