@@ -20,6 +20,7 @@ CELLS, NODES = 10_000, 1_000
 def cell(name: str, slugs: list[str]) -> None:
     """Two runs of each cell, the first on a machine that has nothing, the second where environment and proof are."""
     from dlrosetta import compare, environments, frameworks, machine, paths, texts
+    from dlrosetta.proof import HOLDING
 
     (text,) = texts.select(name, texts.find(paths.stone_dirs()))
     facts = machine.facts()
@@ -40,7 +41,7 @@ def cell(name: str, slugs: list[str]) -> None:
             proof = marks["starting"] - marks["begin"] if proof is None else proof
         result = found.document()
         (timed,) = result["cells"]
-        if timed["verdict"] not in compare.HOLDING:
+        if timed["verdict"] not in HOLDING:
             print(f"{framework.slug:>12}  {timed['verdict']}: {timed['reason']}")
             continue
         start = marks["warming"] - marks["starting"]

@@ -18,10 +18,13 @@ import sysconfig
 import zipfile
 from pathlib import Path
 
+import psutil
+
 from dlrosetta import environments, frameworks, scaffold
 
 ROSETTA = Path(sys.executable).with_name("rosetta")
 TEXT = "mine"
+STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"  # where edits put lines
 
 DENSE = """
 class Dense:
@@ -331,3 +334,16 @@ def processes_of(place):
         if alive and any(str(place.folder) in word for word in words):
             found.append((process.pid, process.cmdline()))
     return found
+
+
+def sleeping(milliseconds, before=""):
+    """An edit: every train step takes so much longer."""
+    return (STEP, f"    import os, time; time.sleep({milliseconds / 1000}){before}\n{STEP}")
+
+
+def gone(pid):
+    """Whether a process has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from planted import gone
 
 from dlrosetta import client
 from dlrosetta.client import Worker, WorkerFailed
@@ -206,13 +207,6 @@ def test_the_memory_limit_has_a_name_and_wrong_ones_are_refused(monkeypatch):
         monkeypatch.setenv("ROSETTA_MEMORY_GB", wrong)
         with pytest.raises(UsageError, match=f"Expected ROSETTA_MEMORY_GB to be .*Received: '{wrong}'"):
             client.memory_limit()
-
-
-def gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def test_what_a_worker_started_ends_with_it(start):

@@ -11,18 +11,11 @@ from itertools import combinations
 
 import planted
 import pytest
-from planted import TEXT
+from planted import TEXT, sleeping
 
 from dlrosetta import compare, frameworks, rounds, texts, timed
 from dlrosetta.client import WorkerFailed
 from dlrosetta.proof import run
-
-STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
-
-
-def sleeping(milliseconds, before=""):
-    """An edit: every train step takes so much longer."""
-    return (STEP, f"    import os, time; time.sleep({milliseconds / 1000}){before}\n{STEP}")
 
 
 def counting(code, after=60):

@@ -13,7 +13,7 @@ from types import SimpleNamespace as Fake
 import jsonschema
 import planted
 import pytest
-from planted import TEXT
+from planted import TEXT, sleeping
 
 from dlrosetta import compare, console, device_notes, environments, frameworks, report, rounds, texts, timed
 from dlrosetta.client import WorkerFailed
@@ -24,8 +24,6 @@ from dlrosetta.results import Filters, Today
 from dlrosetta.worker import device, timing
 
 SCHEMA = planted.ROSETTA.parents[2] / "docs" / "schema" / "compare.schema.json"
-STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
-SLEEP = (STEP, f"    import time; time.sleep(0.005)\n{STEP}")
 
 # A device whose clock runs at `SHARE` of the wall's, and that notes in which order it is called.
 GPU = """
@@ -102,10 +100,10 @@ def done(tmp_path_factory, template):
     place = planted.Place(tmp_path_factory.mktemp("device"), template)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROSETTA_CACHE", str(place.cache))
-        place.plant("agrees", SLEEP, adapter=gpu(0.995))
-        place.plant("apart", SLEEP, adapter=gpu(0.8, autotune=False))
-        place.plant("cpu", SLEEP)
-        place.plant("stuck", SLEEP, adapter=gpu(stuck=True))
+        place.plant("agrees", sleeping(5), adapter=gpu(0.995))
+        place.plant("apart", sleeping(5), adapter=gpu(0.8, autotune=False))
+        place.plant("cpu", sleeping(5))
+        place.plant("stuck", sleeping(5), adapter=gpu(stuck=True))
     document, shown = compared(place, "agrees", "apart", "cpu", "stuck")
     return place, shown, document, {cell["framework"]: cell for cell in document["cells"]}
 

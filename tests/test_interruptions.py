@@ -16,7 +16,7 @@ import time
 import planted
 import psutil
 import pytest
-from planted import TEXT
+from planted import STEP, TEXT
 
 # Runs `rosetta` and sends itself a signal at the moment of the nth event that matches.
 AT = """
@@ -42,7 +42,6 @@ finally:
 """
 INT, TERM = signal.SIGINT, signal.SIGTERM
 STATUS = {INT: 130, TERM: 143}
-STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
 
 
 def at(place, number, event, pattern, *arguments, count=1, **environ):

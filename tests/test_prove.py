@@ -6,11 +6,10 @@ import sys
 
 import planted
 import pytest
-from planted import TEXT
+from planted import STEP, TEXT
 
 from dlrosetta import paths
 
-STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
 BATCH = "yield images[rows], labels[rows]"
 
 

@@ -7,19 +7,13 @@ import time
 
 import planted
 import pytest
-from planted import TEXT
+from planted import STEP, TEXT, sleeping
 
 from dlrosetta import compare, frameworks, rounds, timed
 from dlrosetta.client import WorkerFailed
 from dlrosetta.journal import Journal
 
-STEP = "    loss = loss_fn(model, images, labels)\n    optimizer.step"
 YIELD = "        yield images[rows], labels[rows]"
-
-
-def sleeping(milliseconds):
-    """An edit: every train step takes so much longer."""
-    return (STEP, f"    import time; time.sleep({milliseconds / 1000})\n{STEP}")
 
 
 def comparison(place, *more, slugs="a,b"):

@@ -9,8 +9,8 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+from planted import gone
 
 from dlrosetta import environments, frameworks, machine, paths, texts
 
@@ -146,13 +146,6 @@ def test_nothing_is_written_beside_the_version(place):
     (place.version.parent / "helper.py").write_text("x = 1\n", encoding="utf-8")
     assert place.run("import helper\nprint(helper.x)").stdout == "1\n"
     assert not [path for path in place.version.parent.iterdir() if path.name == "__pycache__"]
-
-
-def gone(pid):
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def interrupted(process, send):

@@ -26,7 +26,7 @@ def prove(
 ) -> int:
     """`rosetta prove`: a table a text, then a line for each cell that is not simply proven."""
     from dlrosetta.errors import UsageError
-    from dlrosetta.proof import run
+    from dlrosetta.proof import FINE, run
 
     if devices > 1 and dtype == run.MIXED:
         raise UsageError(
@@ -41,7 +41,7 @@ def prove(
         pythons = run.interpreters(one, wanted, devices)
         with progress(f"proving {one.name}", len(pythons) * len(dtypes)) as advance:
             cells = run.prove(one, wanted, dtypes, patience, lambda cell: advance(), pythons, devices)
-        good = good and all(cell.verdict in ("proven", "waived", "cannot") for cell in cells)
+        good = good and all(cell.verdict in FINE for cell in cells)
         more = {**({"devices": devices} if devices > 1 else {}), **({"track": track} if track != "default" else {})}
         documents.append({"schema": 1, "text": one.name, **more, "cells": [cell.document() for cell in cells]})
         if not as_json:
@@ -91,7 +91,7 @@ def compare(
     from dlrosetta import client, gpus
     from dlrosetta import compare as module
     from dlrosetta.errors import RosettaError
-    from dlrosetta.proof import run
+    from dlrosetta.proof import FINE, run
 
     wanted = frameworks.select(names, frameworks.find(frameworks_dir))
     chosen = gpus.choose(device) if device else None
@@ -115,7 +115,7 @@ def compare(
             path = module.save(document)
         except RosettaError as error:  # what was measured is shown all the same
             unsaved = error
-        good = good and all(cell["verdict"] in ("proven", "waived", "cannot") for cell in document["cells"])
+        good = good and all(cell["verdict"] in FINE for cell in document["cells"])
         if not as_json:
             console.show_comparison(one, document, path)
     if as_json:

@@ -27,9 +27,9 @@ from dlrosetta import client, console, gpus, intervals, machine, paths, roof, ro
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.journal import Journal
-from dlrosetta.proof import run
+from dlrosetta.proof import HOLDING, run
 from dlrosetta.texts import Text
-from dlrosetta.timed import HOLDING, Say, Timed
+from dlrosetta.timed import Say, Timed
 
 
 @dataclass(frozen=True)

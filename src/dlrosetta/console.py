@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from dlrosetta import device_notes
+from dlrosetta.proof import HOLDING
 from dlrosetta.proof.cell import Cell
 
 STYLES = {
@@ -158,7 +159,7 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     same = [pair for pair in document["pairs"] if not pair["differ"]]
     screen.print()
     for cell in document["cells"]:
-        if cell["verdict"] not in ("proven", "waived"):
+        if cell["verdict"] not in HOLDING:
             screen.print(
                 Styled(f"{cell['framework']} ", style="bold")
                 .append_text(verdict(cell["verdict"]))

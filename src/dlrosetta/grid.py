@@ -23,7 +23,7 @@ from dlrosetta.client import one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.journal import Journal
-from dlrosetta.proof import run
+from dlrosetta.proof import FINE, run
 from dlrosetta.proof.cell import scope
 from dlrosetta.texts import Text
 
@@ -254,7 +254,7 @@ class Results:
     def good(self) -> bool:
         """Whether every cell that came home holds, or cannot be."""
         every = [cell for document in self.documents for cell in document["cells"]]
-        return all(cell["verdict"] in (*compare.HOLDING, "cannot") for cell in every)
+        return all(cell["verdict"] in FINE for cell in every)
 
 
 def lost(cell: Cell, attempts: int, reason: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ Ray repeats nothing of its own accord (`max_retries=0`): a cell that fails by it
 that says so, and only what Ray reports as lost (a node or its process is gone) is given to another node. So attempts
 are counted, and a cell that runs a node out of memory is not tried on all of them.
 
-Program, texts and frameworks travel with each job (`py_modules`), so that nodes measure exactly what is here. Each node
+Program, texts and frameworks travel with the job (`py_modules`), so that nodes measure exactly what is here. Each node
 makes the environments in its own cache and proves the cells on its own processor. What dlrosetta itself depends on must
 be installed on the nodes as Ray must: an image has both.
 """
@@ -21,7 +21,6 @@ import shutil
 import socket
 import tempfile
 import time
-import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +102,6 @@ def ship(folder: Path, stone: tuple[str, ...], frameworks_dir: tuple[str, ...]) 
                 if any((one / file).is_file() for file in ("text.toml", "framework.toml")):  # it replaces ours
                     shutil.rmtree(target, ignore_errors=True)
                 shutil.copytree(one, target, ignore=unwanted, dirs_exist_ok=True)
-    # Ray knows what is shipped by a hash, and forgets it when the job ends: a job that begins just then would find it
-    # still there, send nothing, and be left without (https://github.com/ray-project/ray/issues/36703).
-    (package / "_shipped").mkdir(exist_ok=True)
-    (package / "_shipped" / "job").write_text(uuid.uuid4().hex, "ascii")
     return package
 
 
@@ -248,6 +243,8 @@ def _what(ray: Any, error: Exception) -> str:
     cause = getattr(error, "cause", None) if isinstance(error, ray.exceptions.RayTaskError) else None
     if isinstance(cause, RosettaError):
         return f"{cause.message} {cause.hint or ''}".strip()
+    if isinstance(error, ray.exceptions.RuntimeEnvSetupError):  # the same on each node, and of the user's making
+        return f"{type(error).__name__}: {_said(str(error).splitlines()[-1])}"
     return client.one_line(f"{type(cause).__name__}: {cause}") if cause else type(error).__name__
 
 

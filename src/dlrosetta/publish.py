@@ -21,7 +21,7 @@ from typing import Any
 
 from dlrosetta import paths, results
 from dlrosetta.errors import RosettaError
-from dlrosetta.results import HOLDING
+from dlrosetta.proof import HOLDING
 
 # Values that a result is found by: of these letters alone, and left as they are.
 PLAIN = ("text", "profile", "track", "unit", "dtype", "date", "framework", "verdict", "scope", "a", "b", "switches")

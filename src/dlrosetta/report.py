@@ -19,7 +19,8 @@ from typing import Any
 
 from dlrosetta import __version__, charts, console, device_notes, listing, paths
 from dlrosetta.errors import RosettaError
-from dlrosetta.results import HOLDING, Filters, Today, changes
+from dlrosetta.proof import HOLDING
+from dlrosetta.results import Filters, Today, changes
 from dlrosetta.tables import Row, Tables
 
 PAGE, CHARTS = "report.html", "charts"

@@ -18,7 +18,6 @@ from typing import Any
 from dlrosetta import paths
 from dlrosetta.errors import RosettaError, UsageError
 
-HOLDING = ("proven", "waived")  # verdicts of what may be timed
 MOST_BYTES = 64 << 20  # of one file: the largest that a comparison could write has a thousandth of it
 
 

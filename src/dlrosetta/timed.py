@@ -6,7 +6,6 @@ worker, not assumed.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -21,14 +20,14 @@ from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.journal import Journal
-from dlrosetta.proof import run
+from dlrosetta.proof import HOLDING, run
 from dlrosetta.proof.cell import scope
+from dlrosetta.proof.checks import finite
 from dlrosetta.texts import Text
 
 BATCHES = 16  # full batches kept in memory and used in turn;
 FEW_BATCHES = 2  # where nothing is trained, and nothing depends on what is in them
 TOO_BUSY = 0.1  # threads that a worker may keep busy beyond those that it was given: a clock's error, not a thread
-HOLDING = ("proven", "waived")
 
 Say = Callable[[str], None]
 
@@ -236,7 +235,7 @@ def train(cell: Timed, say: Say, journal: Journal) -> None:
     if done is None:
         cell.worker.ask("create", seed=0)
         done = cell.worker.ask("fit", on_event=on_event, patience=24 * 3600.0)
-        done["metric"], done["losses"] = _finite(done["metric"]), [_finite(loss) for loss in done["losses"]]
+        done["metric"], done["losses"] = finite(done["metric"]), [finite(loss) for loss in done["losses"]]
         journal.add(trained=cell.slug, **done)
     cell.accuracy = done["metric"]
     cell.training = {"seconds": done["seconds"], "losses": done["losses"]}
@@ -250,11 +249,6 @@ def features(cell: Timed, say: Say, journal: Journal) -> None:
     done = cell.worker.ask("features", out=str(out), patience=24 * 3600.0)
     cell.features = load_file(out)["features"]
     cell.training = {"seconds": done["seconds"], "items": done["items"], "losses": []}
-
-
-def _finite(value: float) -> float | None:
-    """JSON has neither infinity nor what is not a number: None."""
-    return value if math.isfinite(value) else None
 
 
 def measure_memory(cell: Timed) -> None:

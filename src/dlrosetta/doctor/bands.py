@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dlrosetta import machine, results, roof
+from dlrosetta.proof import HOLDING
 
 Bands = dict[str, dict[str, tuple[float, float]]]  # rate, framework: lowest and highest
 
@@ -31,7 +32,7 @@ def find(folders: Iterable[Path], text: str) -> Bands:
 
 
 def _rates(document: dict[str, Any], text: str) -> Iterable[tuple[str, str, float]]:
-    holding = {cell["framework"]: cell for cell in document["cells"] if cell["verdict"] in results.HOLDING}
+    holding = {cell["framework"]: cell for cell in document["cells"] if cell["verdict"] in HOLDING}
     on_cpu = {
         slug for slug, cell in holding.items() if str(cell["facts"].get("device", "cpu")).lower().startswith("cpu")
     }

@@ -19,7 +19,7 @@ from dlrosetta import environments, machine, roof, work
 from dlrosetta.client import Worker, WorkerFailed
 from dlrosetta.doctor import bands, causes, facts
 from dlrosetta.frameworks import Framework
-from dlrosetta.proof import run
+from dlrosetta.proof import HOLDING, run
 from dlrosetta.texts import Text
 
 TIME_S = 150.0  # for all frameworks together; what is under way then is ended
@@ -148,7 +148,7 @@ def _step(framework: Framework, text: Text, worker: Worker) -> dict[str, Any]:
     if reason is not None:
         return {"reason": reason}
     remembered = run.recall(text, framework, "float32")
-    proven = remembered is not None and remembered["verdict"] in ("proven", "waived")
+    proven = remembered is not None and remembered["verdict"] in HOLDING
     names = text.names_for(framework.slug, framework.version)
     trains, constants = framework.trains(text.trains), list(text.hyperparameters)
     try:

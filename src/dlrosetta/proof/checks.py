@@ -50,10 +50,11 @@ class Check:
 
     def document(self) -> dict[str, Any]:
         """As `prove --json` shows it. JSON has no infinity: an error that is not a number is null."""
-        return {"name": self.name, "error": _finite(self.error), "bound": self.bound, "verdict": self.verdict}
+        return {"name": self.name, "error": finite(self.error), "bound": self.bound, "verdict": self.verdict}
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """JSON has neither infinity nor what is not a number: None."""
     return float(value) if math.isfinite(value) else None
 
 

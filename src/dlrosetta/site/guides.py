@@ -16,8 +16,6 @@ from dlrosetta.texts import Text
 if TYPE_CHECKING:
     from dlrosetta.site.build import Maker
 
-HURTS = ("silent", "error", "slow", "")  # the worst first
-
 
 def all_pages(everything: Material) -> Iterator[Page]:
     yield Page("docs/", "docs", partial(_docs, everything))
@@ -75,7 +73,7 @@ def _framework(everything: Material, framework: Framework, maker: Maker) -> Cont
         version = everything.versions[text.name].get(framework.version)
         own = version if version and framework in version.frameworks else None
         there.append((text, own, everything.state(text, framework)))
-    friends = [(hurts, [one for one in known["friends"] if one["hurts"] == hurts]) for hurts in HURTS]
+    friends = [(hurts, [one for one in known["friends"] if one["hurts"] == hurts]) for hurts in (*facts.HURTS, "")]
     faults = [(text, [one for one in known["faults"] or [] if one["text"] == text.name]) for text in everything.texts]
     return {
         "framework": framework,

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dlrosetta.errors import RosettaError, did_you_mean
+from dlrosetta.site.words import LANGUAGES
 from dlrosetta.toml import read_toml
 
 FILE = "concepts.toml"
 HERE = Path(__file__).with_name(FILE)
-LANGUAGES = ("en", "zh")
 # A step without words of its own in a version that trains stands at the line that causes it: new gradients need no
 # zeroing, `optimizer.step(loss)` differentiates too, and a loss that is asked for in a train step is in training mode.
 CAUSED_BY = (
