@@ -238,6 +238,24 @@ def test_with_verbose_the_traceback_is_shown(place):
     assert f'{TEXT}_broken.py", line {place.line("broken", "# here")}, in train_step' in done.stdout
 
 
+def test_a_model_that_trains_only_from_what_it_is_given_is_found(place):
+    """What a proof gives a model may hide what comes of the values that it drew."""
+    given = (
+        "        for name, array in arrays.items():\n",
+        "        self.given = True\n        for name, array in arrays.items():\n",
+    )
+    place.plant(
+        "stuck", given, (STEP, STEP.replace("    optimizer", "    if hasattr(model, 'given'):\n        optimizer"))
+    )
+    _, cells = place.prove("stuck")
+    cell = cells["stuck"]
+    assert [check["name"] for check in cell["checks"] if check["verdict"] == "differs"] == [
+        "train steps of a model as built"
+    ]
+    assert cell["reason"] == "train steps of a model as built: error 4, bound 0"
+    assert cell["first_departure"]["line"] == place.line("stuck", "def build_model")
+
+
 def test_a_framework_without_a_version_cannot_and_one_that_lacks_a_precision_neither(place):
     place.plant("half", toml=[('dtypes = ["float32", "float64"]', 'dtypes = ["float32"]')])
     place.plant("none")

@@ -1,23 +1,25 @@
 """The report's charts: Vega-Lite specifications by Altair, drawn by vl-convert without a browser or a network.
 
-Each chart shows one text on one machine in one precision, frameworks in alphabetical order. Drawn twice: as SVG that
+Each chart shows one text on one machine in one precision, frameworks in alphabetical order. `said` are the words of a
+language, the table `report` of site/words. Drawn twice: as SVG that
 takes its ink from the page around it, so that it follows a dark or a light one and print, and as PNG on white.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Spec = dict[str, Any]
 Row = dict[str, Any]
+Said = Mapping[str, str]
 
 WIDTH = 560  # pixels of the plot; labels come beside it
 ROW = 24  # pixels of a bar and its gap
 # Blue and orange are told apart by all common kinds of colour vision, and stand out on white and on black.
 TRACKS = {"default": "#3b82d0", "tuned": "#e0812b"}
-PHASES = {"compile": "#e0812b", "steady step": "#3b82d0"}
+PHASES = {"compile": "#e0812b", "step": "#3b82d0"}
 SCHEMES: Any = ("tableau10", "tableau20")  # the second where there are more than ten
 GAP = 15  # pixels between two labels
 LETTER = 6.6  # pixels that a letter takes, about
@@ -63,21 +65,21 @@ def _config(ink: str, background: str | None) -> Spec:
     }
 
 
-def speed(rows: Sequence[Row], unit: str) -> Spec:
+def speed(rows: Sequence[Row], unit: str, said: Said) -> Spec:
     """Median speed as a bar, its 95 % interval as a line. Rows: label, track, speed, low, high, shown."""
     import altair as alt
 
     base = _base(rows)
     bar = base.mark_bar(height=13, opacity=0.85).encode(
-        x=_quantity("speed", f"{unit} per second, with the 95 % interval of the median", _most(rows, "high")),
-        color=_colour("track", TRACKS, rows),
+        x=_quantity("speed", said["speed_axis"].format(unit=unit), _most(rows, "high")),
+        color=_colour("track", TRACKS, rows, said),
     )
     interval = base.mark_rule(strokeWidth=2).encode(x="low:Q", x2="high:Q")
     ends = [base.mark_tick(thickness=2, size=9).encode(x=f"{end}:Q") for end in ("low", "high")]
     return _drawn(alt.layer(bar, interval, *ends, _shown(base, "high")), rows)
 
 
-def compiling(rows: Sequence[Row]) -> Spec:
+def compiling(rows: Sequence[Row], said: Said) -> Spec:
     """First call less a steady step, beside a steady step, in seconds on a log scale. Rows: label, compile (None where
     the first call took no longer), step, shown.
     """
@@ -86,36 +88,35 @@ def compiling(rows: Sequence[Row]) -> Spec:
     ends = [
         {"label": row["label"], "phase": phase, "seconds": row[key]}
         for row in rows
-        for phase, key in (("compile", "compile"), ("steady step", "step"))
+        for phase, key in ((said["compile"], "compile"), (said["step"], "step"))
         if row[key]
     ]
     values = [end["seconds"] for end in ends]
     scale = alt.Scale(type="log", domain=[min(values) / 1.5, max(values) * 12], nice=False)
-    x = alt.X(
-        "seconds:Q", scale=scale, title="seconds, log scale", axis=alt.Axis(format=NUMBERS, values=_ticks(values))
-    )
+    axis = alt.Axis(format=NUMBERS, values=_ticks(values))
+    x = alt.X("seconds:Q", scale=scale, title=said["seconds_axis"], axis=axis)
     both = [row for row in rows if row["compile"]]
     line = alt.Chart(_data(both)).mark_rule(opacity=0.4).encode(y=_labels(), x="step:Q", x2="compile:Q")
     points = _base(ends).mark_point(filled=True, size=80, opacity=1)
-    points = points.encode(x=x, color=_colour("phase", PHASES, ends), shape=alt.Shape("phase:N", legend=None))
+    points = points.encode(x=x, color=_colour("phase", PHASES, ends, said), shape=alt.Shape("phase:N", legend=None))
     for row in rows:
         row["right"] = max(row["compile"] or 0.0, row["step"])
     return _drawn(alt.layer(points, line, _shown(_base(rows), "right")), rows)
 
 
-def memory(rows: Sequence[Row]) -> Spec:
+def memory(rows: Sequence[Row], said: Said) -> Spec:
     """Largest memory of the process. Rows: label, track, memory (GiB), shown."""
     import altair as alt
 
     base = _base(rows)
     bar = base.mark_bar(height=13, opacity=0.85).encode(
-        x=_quantity("memory", "largest memory of the process, GiB", _most(rows, "memory")),
-        color=_colour("track", TRACKS, rows),
+        x=_quantity("memory", said["memory_axis"], _most(rows, "memory")),
+        color=_colour("track", TRACKS, rows, said),
     )
     return _drawn(alt.layer(bar, _shown(base, "memory")), rows)
 
 
-def losses(lines: Sequence[Row]) -> Spec:
+def losses(lines: Sequence[Row], said: Said) -> Spec:
     """Loss at the end of each epoch, a line a cell. Rows: label, framework, track, losses (None where it was none)."""
     import altair as alt
 
@@ -136,8 +137,8 @@ def losses(lines: Sequence[Row]) -> Spec:
     )
     dash = alt.StrokeDash("track:N", scale=alt.Scale(domain=list(TRACKS), range=[[1, 0], [5, 3]]), legend=None)
     axis = alt.Axis(values=list(range(1, epochs + 1)), format="d", grid=False)
-    x = alt.X("epoch:Q", title="epoch", axis=axis, scale=alt.Scale(domain=[1, max(2, epochs)], nice=False))
-    y = alt.Y("loss:Q", title="training loss", scale=alt.Scale(domain=[0, most], nice=False))
+    x = alt.X("epoch:Q", title=said["epoch"], axis=axis, scale=alt.Scale(domain=[1, max(2, epochs)], nice=False))
+    y = alt.Y("loss:Q", title=said["loss"], scale=alt.Scale(domain=[0, most], nice=False))
     chart = alt.Chart(_data(points)).encode(x=x, y=y, color=colour, detail="label:N")
     names = alt.Chart(_data(ends)).mark_text(align="left", dx=8).encode(x=x, y="at:Q", text="label:N", color=colour)
     drawn = alt.layer(
@@ -148,7 +149,7 @@ def losses(lines: Sequence[Row]) -> Spec:
     return drawn.properties(width=WIDTH - 120, height=height).to_dict()
 
 
-def accuracy(rows: Sequence[Row], metric: str) -> Spec:
+def accuracy(rows: Sequence[Row], metric: str, said: Said) -> Spec:
     """What training reached, and how long it took. Rows: label, track, minutes, accuracy, shown."""
     import altair as alt
 
@@ -163,16 +164,18 @@ def accuracy(rows: Sequence[Row], metric: str) -> Spec:
         {**row, "at_x": x / WIDTH * longest, "at_y": high - y / height * (high - low)}
         for row, (x, y) in zip(rows, beside(marks, WIDTH, height), strict=True)
     ]
-    x = _quantity("minutes", "minutes of training, with evaluation", longest / 1.3)
-    y = alt.Y("accuracy:Q", title=f"{metric} after training", scale=alt.Scale(domain=[low, high], nice=False))
+    x = _quantity("minutes", said["minutes_axis"], longest / 1.3)
+    y = alt.Y(
+        "accuracy:Q", title=said["metric_axis"].format(metric=metric), scale=alt.Scale(domain=[low, high], nice=False)
+    )
     base = alt.Chart(_data(placed))
     points = base.mark_point(filled=True, size=80, opacity=1)
-    points = points.encode(x=x, y=y, color=_colour("track", TRACKS, rows))
+    points = points.encode(x=x, y=y, color=_colour("track", TRACKS, rows, said))
     names = base.mark_text(align="left").encode(x="at_x:Q", y="at_y:Q", text="shown:N")
     return alt.layer(points, names).properties(width=WIDTH, height=height).to_dict()
 
 
-def roofline(rows: Sequence[Row], intensity: float, flops_per_s: float, bytes_per_s: float) -> Spec:
+def roofline(rows: Sequence[Row], intensity: float, flops_per_s: float, bytes_per_s: float, said: Said) -> Spec:
     """Each cell below the roof of its machine (Williams, Waterman, Patterson 2009), log scales. Rows: label, track,
     flops_per_s, shown. `intensity` is the text's, in FLOP a byte.
     """
@@ -197,13 +200,13 @@ def roofline(rows: Sequence[Row], intensity: float, flops_per_s: float, bytes_pe
         axis = alt.Axis(values=_ticks([low, high]), format=NUMBERS)
         return {"scale": alt.Scale(type="log", domain=[low, high], nice=False), "axis": axis}
 
-    x = alt.X("x:Q", title="FLOP per byte", **log(left, right))
+    x = alt.X("x:Q", title=said["intensity_axis"], **log(left, right))
     y = alt.Y("y:Q", title="GFLOP/s", **log(floor, top))
     line = alt.Chart(_data(roof)).mark_line(strokeWidth=2, color="#888888").encode(x=x, y=y)
     base = alt.Chart(_data(placed))
     joined = base.mark_rule(opacity=0.25).encode(x="x:Q", y="y:Q", x2="edge:Q", y2="at:Q")
     points = base.mark_point(filled=True, size=70, opacity=1)
-    points = points.encode(x="x:Q", y="y:Q", color=_colour("track", TRACKS, rows))
+    points = points.encode(x="x:Q", y="y:Q", color=_colour("track", TRACKS, rows, said))
     names = base.mark_text(align="left", dx=6).encode(x="edge:Q", y="at:Q", text="shown:N")
     return alt.layer(line, joined, points, names).properties(width=WIDTH - 200, height=height).to_dict()
 
@@ -295,12 +298,12 @@ def _quantity(field: str, title: str, most: float) -> Any:
     return alt.X(f"{field}:Q", title=title, scale=scale, axis=alt.Axis(tickCount=6, format=NUMBERS))
 
 
-def _colour(field: str, colours: dict[str, str], rows: Sequence[Row]) -> Any:
-    """A colour for each value; a legend where there are two."""
+def _colour(field: str, colours: dict[str, str], rows: Sequence[Row], said: Said) -> Any:
+    """A colour for each value, which rows have in the words of the language; a legend where there are two."""
     import altair as alt
 
-    there = [name for name in colours if any(row[field] == name for row in rows)]
-    scale = alt.Scale(domain=there, range=[colours[name] for name in there])
+    there = {said[key]: colour for key, colour in colours.items() if any(row[field] == said[key] for row in rows)}
+    scale = alt.Scale(domain=list(there), range=list(there.values()))
     legend = alt.Legend() if len(there) > 1 else None
     return alt.Color(f"{field}:N", scale=scale, legend=legend)
 

@@ -25,7 +25,9 @@ def signs(seed: int, name: str, count: int) -> np.ndarray:
     """`count` values of ±1 as float64."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
     raw = np.random.Philox(key=key).random_raw(-(-count // 64))
-    return np.unpackbits(raw.astype("<u8").view(np.uint8))[:count] * 2.0 - 1.0
+    values = np.unpackbits(raw.astype("<u8").view(np.uint8))[:count] * 2.0
+    values -= 1.0
+    return values
 
 
 def glorot_bound(shape: tuple[int, ...]) -> float:

@@ -65,8 +65,10 @@ def positions(name: str, size: int) -> np.ndarray:
 def summarise(name: str, array: np.ndarray, rounding: float = 0.0) -> Tensor:
     """Reduce a full array to what the golden keeps of it."""
     flat = np.asarray(array, dtype=np.float64).ravel()
-    vectors = (draws.signs(number, f"signs/{name}", flat.size) for number in range(PROJECTIONS))
-    projections = np.array([float(vector @ flat) for vector in vectors])
+    # One sign vector at a time: each is as large as the array.
+    projections = np.array(
+        [float(draws.signs(number, f"signs/{name}", flat.size) @ flat) for number in range(PROJECTIONS)]
+    )
     return Tensor(np.shape(array), float(np.linalg.norm(flat)), flat[positions(name, flat.size)], projections, rounding)
 
 

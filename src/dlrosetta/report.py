@@ -13,6 +13,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from dlrosetta import __version__, charts, console, device_notes, listing, paths
 from dlrosetta.errors import RosettaError
 from dlrosetta.proof import HOLDING
 from dlrosetta.results import Filters, Today, changes
+from dlrosetta.site import words
 from dlrosetta.tables import Row, Tables
 
 PAGE, CHARTS = "report.html", "charts"
@@ -51,6 +53,7 @@ class Group:
     unit: str
     metric: str
     rows: list[Row]
+    said: charts.Said  # the words that it is shown in
     dates: str = ""
     tuned: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
@@ -111,7 +114,7 @@ def render(groups: Sequence[Group], wanted: Filters) -> str:
         "drawing": Markup,
         "per_second": console.per_second,
         "seconds": seconds,
-        "gibibytes": gibibytes,
+        "gibibytes": partial(gibibytes, on_gpu=words.load(words.LANGUAGES[0])["report"]["on_gpu"]),
     }
     return environment.get_template("report.html.j2").render(
         texts=[(title, list(some)) for title, some in groupby(groups, key=lambda group: group.title)],
@@ -139,16 +142,17 @@ def seconds(value: float) -> str:
 # -- what may be compared ----------------------------------------------------------------------------------------------
 
 
-def groups_of(tables: Tables, today: Today) -> list[Group]:
+def groups_of(tables: Tables, today: Today, language: str = words.LANGUAGES[0]) -> list[Group]:
     """Each cell once, in groups of what may be compared: texts, machines, precisions and frameworks in alphabetical
-    order.
+    order; told in a language.
     """
+    said = words.load(language)["report"]
     rows = [row for row in tables.cells() if row["speed"] is not None and row["verdict"] in HOLDING]
     rows.sort(key=lambda row: (row["text"], row["dtype"] != "float32", _together(row), row["framework"], row["track"]))
     groups = []
     for _, some in groupby(rows, key=_together):
         for number, together in enumerate(_side_by_side(list(some))):
-            groups.append(_group(together, tables, today, number))
+            groups.append(_group(together, tables, today, number, said))
     return groups
 
 
@@ -191,17 +195,19 @@ def _together(row: Row) -> tuple[Any, ...]:
     return row["text"], row["machine"], device, row["dtype"], row["scope"], data, batch
 
 
-def _group(rows: list[Row], tables: Tables, today: Today, number: int) -> Group:
+def _group(rows: list[Row], tables: Tables, today: Today, number: int, said: charts.Said) -> Group:
     name, machine, device, dtype, scope, data, batch = _together(rows[0])
     text = today.text(name)
     for row in rows:
-        row["label"] = row["framework"] + (", tuned" if row["track"] == "tuned" else "")
+        row["label"] = row["framework"] + (said["and_tuned"] if row["track"] == "tuned" else "")
         row["label"] += " †" if row["changed"] else ""
         row["since"] = changes(row["changed"])
         row["losses"] = next((_losses(cell) for cell in _cells(row, tables)), [])
-    mixed = "bfloat16 and float32 mixed" if dtype == "bfloat16" else dtype
-    what = "evaluation pass" if scope == "evaluation" else "training" if text is None or text.trains else "forward pass"
-    facts = f"{what}, {mixed}, batches of {batch}, {device}, data: {data}"
+    what = "evaluation" if scope == "evaluation" else "training" if text is None or text.trains else "forward"
+    precision = said["mixed"] if dtype == "bfloat16" else dtype
+    facts = said["facts"].format(
+        machine=machine, what=said[what], precision=precision, batch=batch, device=device, data=data
+    )
     parts = (name, dtype, "evaluation" if scope == "evaluation" else "", machine, device, data, batch)
     dates = sorted({f"{row['date']:%Y-%m-%d %H:%M}" for row in rows})
     apart = [dates[-1]] if number else []
@@ -214,11 +220,13 @@ def _group(rows: list[Row], tables: Tables, today: Today, number: int) -> Group:
         rows[0]["unit"] or "items",
         text.metric if text else "metric",
         rows,
+        said,
     )
-    group.facts = f"{machine}: {facts}"
-    group.dates = " and ".join(dates)
-    group.tuned = [f"{row['framework']}: {row['switches'] or 'nothing'}" for row in rows if row["track"] == "tuned"]
-    group.same = _same(rows, tables)
+    group.dates = said["and"].join(dates)
+    group.tuned = [
+        f"{row['framework']}: {row['switches'] or said['nothing']}" for row in rows if row["track"] == "tuned"
+    ]
+    group.same = _same(rows, tables, said)
     group.went = _went(rows, tables)
     group.charts = [chart for make in MAKERS if (chart := make(group, tables)) is not None]
     return group
@@ -233,7 +241,7 @@ def _losses(cell: dict[str, Any]) -> list[float | None]:
     return list((cell.get("training") or {}).get("losses") or [])
 
 
-def _same(rows: list[Row], tables: Tables) -> list[str]:
+def _same(rows: list[Row], tables: Tables, said: charts.Said) -> list[str]:
     """Of which two, measured side by side, no difference was found."""
     shown = {(row["run"], row["framework"]): row["label"] for row in rows}
     runs = sorted({row["run"] for row in rows})
@@ -242,7 +250,9 @@ def _same(rows: list[Row], tables: Tables) -> list[str]:
         f"({', '.join(map(str, runs))}) order by a, b, run"
     )
     return [
-        f"{shown[run, a]} and {shown[run, b]} (ratio {ratio:.2f}, {low:.2f} to {high:.2f})"
+        said["pair"].format(
+            a=shown[run, a], b=shown[run, b], ratio=f"{ratio:.2f}", low=f"{low:.2f}", high=f"{high:.2f}"
+        )
         for run, a, b, ratio, low, high in found
         if (run, a) in shown and (run, b) in shown
     ]
@@ -263,57 +273,59 @@ def _went(rows: list[Row], tables: Tables) -> list[str]:
 
 
 def _speed(group: Group, tables: Tables) -> Chart:
-    rows = [{**_drawn(row), **{key: row[key] for key in ("speed", "low", "high")}} for row in group.rows]
+    said = group.said
+    rows = [{**_drawn(row, said), **{key: row[key] for key in ("speed", "low", "high")}} for row in group.rows]
     for row in rows:
         row["shown"] = (
             f"{console.per_second(row['speed'])} ({'–'.join(console.per_second(row[key]) for key in ('low', 'high'))})"
         )
-    caption = f"{group.unit} per second: the median of the rounds and its 95 % interval."
+    caption = said["speed_caption"].format(unit=group.unit)
     both = {row["track"] for row in group.rows} == {"default", "tuned"}
-    caption += " Tuned: with the switches that text.toml has measured." if both else ""
-    return Chart("speed", "Speed", caption, charts.speed(rows, group.unit))
+    caption += said["tuned_caption"] if both else ""
+    return Chart("speed", said["title_speed"], caption, charts.speed(rows, group.unit, said))
 
 
 def _compile(group: Group, tables: Tables) -> Chart | None:
-    rows = []
+    rows, said = [], group.said
     for row in group.rows:
         if row["first_call_s"] is None or row["step_s"] is None:
             continue
         extra = row["first_call_s"] - row["step_s"]
-        one = {**_drawn(row), "compile": extra if extra > 0 else None, "step": row["step_s"]}
-        told = f"{seconds(extra)} = {count(extra / row['step_s'])} steps" if extra > 0 else "no longer than a step"
-        rows.append({**one, "shown": told})
+        one = {**_drawn(row, said), "compile": extra if extra > 0 else None, "step": row["step_s"]}
+        told = said["compile_shown"].format(seconds=seconds(extra), count=count(extra / row["step_s"]))
+        rows.append({**one, "shown": told if extra > 0 else said["compile_none"]})
     if not rows:
         return None
-    caption = "Compile: the first call less a steady step. How long it takes, and how many steps that is."
-    return Chart("compile", "Compilation beside steady state", caption, charts.compiling(rows))
+    return Chart("compile", said["title_compile"], said["compile_caption"], charts.compiling(rows, said))
 
 
 def _memory(group: Group, tables: Tables) -> Chart | None:
+    said = group.said
     rows = [
-        {**_drawn(row), "memory": row["peak_memory_bytes"] / GIB, "shown": gibibytes(row)}
+        {**_drawn(row, said), "memory": row["peak_memory_bytes"] / GIB, "shown": gibibytes(row, said["on_gpu"])}
         for row in group.rows
         if row["peak_memory_bytes"]
     ]
     if not rows:
         return None
-    caption = "Largest resident memory of the process, framework and data included."
+    caption = said["memory_caption"]
     if any(row["peak_device_memory_bytes"] for row in group.rows):
-        caption += " The figures also tell what its arrays held on the GPU, where the framework counts it."
-    return Chart("memory", "Memory", caption, charts.memory(rows))
+        caption += said["memory_gpu"]
+    return Chart("memory", said["title_memory"], caption, charts.memory(rows, said))
 
 
 def _loss(group: Group, tables: Tables) -> Chart | None:
     lines = [row for row in group.rows if any(loss is not None for loss in row["losses"])]
     if not lines:
         return None
-    caption = "As the version's own training reports it at the end of each epoch: in most, of its last batch."
-    return Chart("loss", "Loss by epoch", caption, charts.losses(lines))
+    said = group.said
+    return Chart("loss", said["title_loss"], said["loss_caption"], charts.losses(lines, said))
 
 
 def _accuracy(group: Group, tables: Tables) -> Chart | None:
+    said = group.said
     rows = [
-        {**_drawn(row), "minutes": row["training_s"] / 60, "accuracy": row["accuracy"]}
+        {**_drawn(row, said), "minutes": row["training_s"] / 60, "accuracy": row["accuracy"]}
         for row in group.rows
         if row["accuracy"] is not None and row["training_s"]
     ]
@@ -321,8 +333,8 @@ def _accuracy(group: Group, tables: Tables) -> Chart | None:
         return None
     for row in rows:
         row["shown"] = row["label"]
-    caption = "One training each, with one seed: small differences are chance."
-    return Chart("accuracy", "What training reached, over time", caption, charts.accuracy(rows, group.metric))
+    drawn = charts.accuracy(rows, group.metric, said)
+    return Chart("accuracy", said["title_accuracy"], said["accuracy_caption"], drawn)
 
 
 def _roofline(group: Group, tables: Tables) -> Chart | None:
@@ -343,24 +355,26 @@ def _roofline(group: Group, tables: Tables) -> Chart | None:
     flops, moved = max(one[0] for one in known.values()), max(one[1] for one in known.values())
     work, traffic = known[found[-1][0]][2:]
     bound = min(flops, moved * work / traffic)
-    rows = []
+    rows, said = [], group.said
     for row in group.rows:
         if row["run"] in known and known[row["run"]][2:] == [work, traffic]:
             rate = row["speed"] * work
-            rows.append(
-                {**_drawn(row), "flops_per_s": rate, "shown": f"{row['label']} {share(rate / bound)} of the roof"}
-            )
-    caption = (
-        f"The roof: the best matrix product ({flops / 1e9:.3g} GFLOP/s) and copy ({moved / 1e9:.3g} GB/s) of any "
-        f"framework there. Each of the {group.unit} takes {work / 1e9:.3g} GFLOP, and {traffic / 1e6:.3g} MB at least."
+            told = said["roof_shown"].format(label=row["label"], share=share(rate / bound))
+            rows.append({**_drawn(row, said), "flops_per_s": rate, "shown": told})
+    caption = said["roof_caption"].format(
+        product=f"{flops / 1e9:.3g}",
+        copy=f"{moved / 1e9:.3g}",
+        unit=group.unit,
+        work=f"{work / 1e9:.3g}",
+        traffic=f"{traffic / 1e6:.3g}",
     )
-    return Chart("roofline", "Roofline", caption, charts.roofline(rows, work / traffic, flops, moved))
+    return Chart("roofline", said["title_roofline"], caption, charts.roofline(rows, work / traffic, flops, moved, said))
 
 
-def gibibytes(row: Row) -> str:
-    """ "1.20 GiB", or "1.20 GiB, 3.40 on the GPU"; nothing where it is not known."""
+def gibibytes(row: Row, on_gpu: str) -> str:
+    """ "1.20 GiB", or "1.20 GiB, 3.40 on the GPU" in words of the language; nothing where it is not known."""
     held, own = row["peak_memory_bytes"], row["peak_device_memory_bytes"]
-    return (f"{held / GIB:.2f} GiB" if held else "") + (f", {own / GIB:.2f} on the GPU" if own else "")
+    return (f"{held / GIB:.2f} GiB" if held else "") + (on_gpu.format(gib=f"{own / GIB:.2f}") if own else "")
 
 
 def share(value: float) -> str:
@@ -373,8 +387,8 @@ def count(value: float) -> str:
     return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
-def _drawn(row: Row) -> Row:
-    return {"label": row["label"], "track": row["track"]}
+def _drawn(row: Row, said: charts.Said) -> Row:
+    return {"label": row["label"], "track": said[row["track"]]}
 
 
 MAKERS: tuple[Callable[[Group, Tables], Chart | None], ...] = (_speed, _compile, _memory, _roofline, _loss, _accuracy)

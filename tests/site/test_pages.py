@@ -154,6 +154,14 @@ def test_words_are_the_same_in_every_language():
     assert len(chinese) > 0.9 * len(said)
 
 
+def test_charts_speak_the_language_of_their_page(site):
+    said = {language: words.load(language)["report"] for language in words.LANGUAGES}
+    for language, place in (("en", "speed/gru.html"), ("zh", "zh/speed/gru.html")):
+        drawn = "".join(re.findall(r"<svg.*?</svg>", (site / place).read_text(encoding="utf-8"), re.S))
+        for key in ("memory_axis", "seconds_axis", "minutes_axis", "loss", "compile"):
+            assert [one for one in words.LANGUAGES if f">{said[one][key]}<" in drawn] == [language], key
+
+
 def test_every_word_is_used():
     """What a word is called stands in a template, or is looked up by what it names."""
     sources = "".join(path.read_text(encoding="utf-8") for path in (build.HERE / "templates").iterdir())
@@ -163,7 +171,7 @@ def test_every_word_is_used():
         "verdict.",
         "meaning.",
         "groups.",
-        "speed.chart_",
+        "report.",
         "site.",
         "frameworks.",
         "topics.",

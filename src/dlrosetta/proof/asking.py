@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,27 +71,28 @@ class Asker:
 
     def __init__(self, worker: Answering, given: Given, text: Text):
         self.worker, self.given, self.text = worker, given, text
-        train = given.train
-        self._contents = {
-            "parameters": given.parameters,
-            "loud parameters": reference.loud_parameters(text, given.parameters),
-            "flat": modes.flat(given.parameters, text),
-            "telling": reference.telling(text, given.parameters),
-            "batch": {key: array[0] for key, array in train.items()},
-            "first": {key: array[:1] for key, array in train.items()},
-            "rest": {key: array[1:] for key, array in train.items()},
-            "loud": draws.loud({key: array[0] for key, array in train.items()}, reference.LOUD),
-            "loud first": draws.loud({key: array[:1] for key, array in train.items()}, reference.LOUD),
-            "loud gradients": draws.loud(given.gradients, reference.LOUD_GRADIENT),
-            "quiet gradients": draws.loud(given.gradients, reference.QUIET_GRADIENT),
-            "same": {key: np.stack([array[0]] * 3) for key, array in train.items()},
-            "evaluation": given.evaluation,
-            "perturbed": modes.perturbed_batch(given.evaluation, text),
-            "gradients": given.gradients,
+        train, parameters, gradients = given.train, given.parameters, given.gradients
+        # Made when first asked for, and kept as a file alone: together they are many times a text's parameters.
+        self._contents: dict[str, Callable[[], dict[str, np.ndarray]]] = {
+            "parameters": lambda: parameters,
+            "loud parameters": lambda: reference.loud_parameters(text, parameters),
+            "flat": lambda: modes.flat(parameters, text),
+            "telling": lambda: reference.telling(text, parameters),
+            "batch": lambda: {key: array[0] for key, array in train.items()},
+            "first": lambda: {key: array[:1] for key, array in train.items()},
+            "rest": lambda: {key: array[1:] for key, array in train.items()},
+            "loud": lambda: draws.loud({key: array[0] for key, array in train.items()}, reference.LOUD),
+            "loud first": lambda: draws.loud({key: array[:1] for key, array in train.items()}, reference.LOUD),
+            "loud gradients": lambda: draws.loud(gradients, reference.LOUD_GRADIENT),
+            "quiet gradients": lambda: draws.loud(gradients, reference.QUIET_GRADIENT),
+            "same": lambda: {key: np.stack([array[0]] * 3) for key, array in train.items()},
+            "evaluation": lambda: given.evaluation,
+            "perturbed": lambda: modes.perturbed_batch(given.evaluation, text),
+            "gradients": lambda: gradients,
         }
         if text.trains and not text.files:
             inputs, labels = given.data[1]
-            self._contents["test"] = {text.input: inputs, "labels": labels.astype(np.int64)}
+            self._contents["test"] = lambda: {text.input: inputs, "labels": labels.astype(np.int64)}
 
     def plain(self, op: str, **args: Any) -> dict[str, Any]:
         return self.worker.ask(op, **args)
@@ -158,7 +160,7 @@ class Asker:
 
     def file(self, name: str) -> str:
         path = Path(self.worker.path(f"{name}.safetensors"))
-        return str(path) if path.exists() else self._write(name, self._contents[name])
+        return str(path) if path.exists() else self._write(name, self._contents[name]())
 
     def _write(self, name: str, arrays: dict[str, np.ndarray]) -> str:
         path = Path(self.worker.path(f"{name}.safetensors"))

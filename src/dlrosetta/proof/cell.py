@@ -2,7 +2,7 @@
 
 The order is that of blame. What comes earlier explains what comes later, so the first check that fails is where to
 look: constants, parameters, activations in order of computation, loss, gradients, the optimizer alone, whole steps,
-dropout, the mode of the steps, initialisation, data, evaluation.
+dropout, the mode of the steps, steps of a model as built, initialisation, data, evaluation.
 """
 
 from __future__ import annotations
@@ -177,24 +177,30 @@ def _training(ask: Asker, text: Text, judge: Judge, still: dict[str, Any]) -> It
     """The optimizer alone, then the version's own train steps."""
     kinds = ["", "loud ", *(["quiet "] if reference.quiet(text) else [])]
     for kind in kinds:
-        arrays = ask.arrays("apply", gradients=f"{kind}gradients", times=reference.APPLICATIONS)
-        yield judge.group(f"{kind}optimizer", arrays, "Optimizer")
+        applied = {"gradients": f"{kind}gradients", "times": reference.APPLICATIONS}
+        yield judge.group(f"{kind}optimizer", ask.arrays("apply", **applied), "Optimizer")
         ask.create(still)
 
     last = {**still, "BATCH_SIZE": text.proof["batch"] + 1}  # every batch as an epoch's last: an average is its own
     ask.create(last)
-    first = ask.arrays("train", batches="first")
-    yield judge.group("step 1", first, "Train step")
-    rest = ask.arrays("train", batches="rest")
-    yield judge.group(f"step {text.proof['steps']}", rest, "Train step")
-    losses = np.concatenate([first["losses"], rest["losses"]])
+    found, first = _trained(ask, judge, "step 1", "first")
+    yield found
+    found, rest = _trained(ask, judge, f"step {text.proof['steps']}", "rest")
+    yield found
+    losses = np.concatenate([first, rest])
     trained = ask.arrays("predict", batch="evaluation").get("logits")
     yield judge.asked(
         [judge.tensor("losses", losses, "Train step"), judge.tensor("trained logits", trained, "Train step")]
     )
     if text.loud:
         ask.create(last)
-        yield judge.group("loud step 1", ask.arrays("train", batches="loud first"), "Train step")
+        yield _trained(ask, judge, "loud step 1", "loud first")[0]
+
+
+def _trained(ask: Asker, judge: Judge, name: str, batches: str) -> tuple[list[Check], np.ndarray]:
+    """The checks of what train steps made of parameters and optimizer, and the losses; the rest is let go of."""
+    arrays = ask.arrays("train", batches=batches)
+    return judge.group(name, arrays, "Train step"), arrays["losses"]
 
 
 def _behaviour(
@@ -205,6 +211,7 @@ def _behaviour(
         yield from modes.dropout(ask, text, small)
         yield modes.steps(ask, text, small, given.parameters, float(judge.golden.tensors["loss"].samples[0]))
         yield modes.alone(ask, text, small)
+        yield modes.built(ask, text, small)
     if not text.trains:
         yield from _photos(ask, text, judge)
         return

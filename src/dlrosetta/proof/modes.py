@@ -118,6 +118,21 @@ def alone(ask: Asker, text: Text, small: dict[str, Any]) -> list[Check]:
     return found
 
 
+def built(ask: Asker, text: Text, small: dict[str, Any]) -> list[Check]:
+    """A model as it is built takes steps too, from where it was itself drawn, after its parameters were read: every
+    trained one moves, to numbers. (What is given to a model replaces what it drew, and hides how.)
+    """
+    ask.create(small, None)
+    before = ask.arrays("parameters")
+    ask.arrays("train", batches="first")
+    ask.arrays("train", batches="rest")
+    after = ask.arrays("parameters")
+    stuck = [
+        name for name in text.trained if not np.isfinite(after[name]).all() or np.array_equal(before[name], after[name])
+    ]
+    return [Check("train steps of a model as built", float(len(stuck)), 0.0, "Model", word="build_model")]
+
+
 def perturbed_batch(batch: dict[str, np.ndarray], text: Text) -> dict[str, np.ndarray]:
     """Sequences with every token of their later half changed; nothing for a text without sequences of tokens."""
     if not text.proof.get("causal"):

@@ -51,11 +51,12 @@ def _proof(everything: Material, text: Text, framework: Framework, maker: Maker)
     version = everything.versions[text.name].get(framework.version)
     version = version if version and framework in version.frameworks else None
     vocabulary = words.load(maker.language)["groups"]
+    cells = everything.cells(text).get(framework.slug, [])
     return {
         "text": text,
         "framework": framework,
         "version": version,
-        "cells": everything.cells(text).get(framework.slug, []),
+        "cells": cells if version else [],
         "lacks": framework.lacks.get(text.name) if version is None else None,
         "waivers": [one for one in text.waivers if any(fnmatch(framework.slug, name) for name in one["frameworks"])],
         "variant": text.variant_for(framework.slug),
@@ -73,7 +74,8 @@ def groups(cell: Cell, vocabulary: dict[str, str]) -> list[tuple[str, list[Check
         title = vocabulary["other"]
         if name:
             variety, kind, steps, _ = name.groups()
-            title = vocabulary["step"].format(number=steps) if steps else vocabulary[kind]
+            title = vocabulary[kind] if not steps else vocabulary["first_step"] if steps == "1" else vocabulary["step"]
+            title = title.format(number=steps)
             title = vocabulary[variety.replace(" ", "_")].format(name=title) if variety else title
         found.setdefault(title, []).append(check)
     return [(title, checks, _worst(checks)) for title, checks in found.items()]

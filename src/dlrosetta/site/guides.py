@@ -39,8 +39,8 @@ def lead(document: prose.Prose) -> str:
     """The first sentence of a document, as plain text."""
     tokens = [token for part in document.parts for token in part.tokens]
     paragraph = next((at for at, token in enumerate(tokens) if token.type == "paragraph_open"), None)
-    said = prose.plain(tokens[paragraph + 1]).replace("\n", " ") if paragraph is not None else ""
-    return re.split(r"(?<=[.:?])\s", said)[0].rstrip(":")
+    said = prose.plain(tokens[paragraph + 1]) if paragraph is not None else ""
+    return re.split(r"(?<=[.?])\s", said)[0]
 
 
 def _document(document: prose.Prose, text: Text | None, maker: Maker) -> Context:

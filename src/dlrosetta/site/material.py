@@ -50,7 +50,7 @@ class Material:
     files: dict[str, Path] = field(default_factory=dict)
     notebooks: dict[tuple[str, str], str] = field(default_factory=dict)  # text and framework to address
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of frameworks, once they are gathered
-    groups: dict[str, list[Group]] | None = None  # of results, once they are drawn
+    groups: dict[str, dict[str, list[Group]]] = field(default_factory=dict)  # of results, by language, once drawn
     index: dict[str, Any] | None = None  # of the concordance, once it is made
 
     @cached_property

@@ -135,7 +135,11 @@ def _headless(tokens: list[Any]) -> None:
 
 
 def plain(token: Any) -> str:
-    return "".join(child.content for child in token.children if child.type in ("text", "code_inline"))
+    return "".join(
+        " " if child.type == "softbreak" else child.content
+        for child in token.children
+        if child.type in ("text", "code_inline", "softbreak")
+    )
 
 
 def _anchor(text: str, taken: set[str]) -> str:

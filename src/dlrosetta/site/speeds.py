@@ -30,24 +30,23 @@ HISTORY = paths.PACKAGE / "site" / "history.toml"
 
 
 def all_pages(everything: Material) -> Iterator[Page]:
-    groups = _groups(everything)
-    yield Page("speed/", "speed", partial(_overview, everything, groups))
+    yield Page("speed/", "speed", partial(_overview, everything))
     for text in everything.texts:
-        yield Page(f"speed/{text.name}.html", "speeds", partial(_text, everything, text, groups.get(text.name, [])))
+        yield Page(f"speed/{text.name}.html", "speeds", partial(_text, everything, text))
 
 
-def _groups(everything: Material) -> dict[str, list[Group]]:
-    """What may be compared, by text, with charts drawn; once for all languages."""
-    if everything.groups is None:
-        everything.groups = {}
+def _groups(everything: Material, language: str) -> dict[str, list[Group]]:
+    """What may be compared, by text, with charts drawn; once for each language."""
+    if language not in everything.groups:
+        groups: dict[str, list[Group]] = everything.groups.setdefault(language, {})
         if everything.results is not None:
             found = find([everything.results])
             today = Today(everything.stone, everything.frameworks_dir)
-            for group in report.groups_of(Tables(found.results, today, Filters()), today):
+            for group in report.groups_of(Tables(found.results, today, Filters()), today, language):
                 for chart in group.charts:
                     chart.svg = drawing(charts.svg(chart.spec), chart.title)
-                everything.groups.setdefault(group.text, []).append(group)
-    return everything.groups
+                groups.setdefault(group.text, []).append(group)
+    return everything.groups[language]
 
 
 def drawing(svg: str, title: str) -> str:
@@ -56,8 +55,8 @@ def drawing(svg: str, title: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
 
 
-def _overview(everything: Material, groups: dict[str, list[Group]], maker: Maker) -> Context:
-    history = read_toml(HISTORY)
+def _overview(everything: Material, maker: Maker) -> Context:
+    history, groups = read_toml(HISTORY), _groups(everything, maker.language)
     then = []
     for text in everything.texts:
         cells = [cell for cell in history["cells"] if cell["text"] == text.name]
@@ -104,10 +103,10 @@ def again(row: Row) -> str:
     return f"rosetta compare {row['text']} {options}"
 
 
-def _text(everything: Material, text: Text, groups: list[Group], maker: Maker) -> Context:
+def _text(everything: Material, text: Text, maker: Maker) -> Context:
     return {
         "text": text,
-        "groups": groups,
+        "groups": _groups(everything, maker.language).get(text.name, []),
         "drawing": Markup,
         "seconds": report.seconds,
         "gib": report.GIB,
