@@ -53,11 +53,15 @@ def but(rate, **values):
 # Half a core a thread, a cold clock; a framework that is slow everywhere; one that is as slow as its band.
 WEAK = replace(HEALTHY, numpy_flops=1e11, rates={"flops_per_s": {"torch": 1.4e11}, "bytes_per_s": {"torch": 4e9}})
 OWN_KERNELS = replace(HEALTHY, slow_on_cpu={"tinygrad": "its own kernels"}, **but("flops_per_s", tinygrad=2e9))
+ONE = replace(HEALTHY, bands={"flops_per_s": {"torch": (1e12, 1e12)}})  # a single result
+AS_ONE = replace(ONE, **but("flops_per_s", torch=0.6e12))
 AS_EVER = replace(BANDED, **but("flops_per_s", mlx=2e9, torch=0.7e12))
 GRU = replace(HEALTHY, convolves=False, **but("step_flops_per_s", torch=1e9))  # small products: no rule knows its step
+INTELS = replace(HEALTHY, cpu="Intel(R) Xeon(R)", old_mkl=["paddle"])  # whose own code it is
+CURED = replace(HEALTHY, cpu="AMD EPYC", old_mkl=["paddle"], environ={"MKL_DEBUG_CPU_TYPE": "5"})
 HEALTHY_ONES = {
     "cpu": HEALTHY, "gpu": WITH_GPU, "nothing known": Facts(), "weak": WEAK, "own kernels": OWN_KERNELS, "gru": GRU,
-    "banded": BANDED, "as ever": AS_EVER,
+    "banded": BANDED, "as ever": AS_EVER, "Intel's": INTELS, "cured": CURED, "as one": AS_ONE,
 }  # fmt: skip
 
 
@@ -101,6 +105,7 @@ PLANTED = [
     ("no vector code", HEALTHY, {"environ": {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}}, "out of NumPy"),
     ("no AVX2", HEALTHY, {"flags": frozenset({"fpu", "sse4_2"})}, "offers no AVX2"),
     ("slow BLAS", HEALTHY, {"numpy_flops": 1e10}, "NumPy multiplies at 1%"),
+    ("old MKL", HEALTHY, {"cpu": "AMD EPYC", "old_mkl": ["paddle"]}, "paddle multiplies with an MKL of 2019"),
     ("powersave", HEALTHY, {"governor": "powersave"}, "powersave"),
     ("heat", HEALTHY, {"too_hot": 3}, "for heat 3 times"),
     ("others", HEALTHY, {"others": 2.5, "busiest": ["cc1plus"]}, "2.5 cores busy (cc1plus)"),
@@ -108,6 +113,7 @@ PLANTED = [
     ("memory limit", HEALTHY, {"limit": 2 * GB}, "grants 2.0 GB"),
     ("slow product", HEALTHY, but("flops_per_s", torch=1e11, flax=1e12), "torch multiplies matrices at 10% of what fl"),
     ("slow product", BANDED, but("flops_per_s", torch=0.6e12), "at 67% of the lowest that results of this class"),
+    ("slow product", ONE, but("flops_per_s", torch=0.45e12), "at 45% of the lowest that results of this class"),
     ("slow product", BANDED, but("flops_per_s", mlx=1e9), "mlx multiplies matrices at 50% of the lowest"),
     ("slow copy", BANDED, but("bytes_per_s", torch=1e10), "torch copies memory at 56% of the lowest"),
     ("slow convolution", HEALTHY, but("convolution_flops_per_s", torch=0.1e12), "at 10% of the rate of its own matrix"),
@@ -161,6 +167,15 @@ def test_what_was_seen_is_what_the_schema_says(planted_one):
     described = schema("doctor").schema["properties"]["machine"]
     seen = json.loads(json.dumps(planted_one.machine()))
     jsonschema.Draft202012Validator(described).validate({**seen, "class": "any", "workers": {}})
+
+
+def test_an_old_mkl_is_found_where_a_framework_brings_one(tmp_path):
+    libraries = tmp_path / "lib" / "python3.11" / "site-packages" / "some" / "libs"
+    libraries.mkdir(parents=True)
+    (libraries / "libmkl_core.so.2").touch()
+    assert not facts.has_old_mkl(tmp_path)
+    (libraries / "libmklml_intel.so").touch()
+    assert facts.has_old_mkl(tmp_path)
 
 
 def test_every_slowness_is_planted_with_a_band_and_all_but_a_copy_without():

@@ -70,9 +70,11 @@ CAPS: dict[str, Callable[[str, frozenset[str]], bool]] = {
     "OPENBLAS_CORETYPE": lambda told, flags: _below(told, flags, OLD_CORES),
     "MKL_ENABLE_INSTRUCTIONS": lambda told, flags: _below(told, flags, {"sse4_2": 0, "avx": 0, "avx2": 1}),
 }
-NAMES = (*THREADS, *SWITCHES, *CAPS, "CUDA_VISIBLE_DEVICES", "NPY_DISABLE_CPU_FEATURES")
+OLD_MKL = "MKL_DEBUG_CPU_TYPE"  # 5: AVX2, whoever made the processor
+NAMES = (*THREADS, *SWITCHES, *CAPS, OLD_MKL, "CUDA_VISIBLE_DEVICES", "NPY_DISABLE_CPU_FEATURES")
 
 BELOW = 0.7  # of the lowest that results of this class of machine have
+BELOW_ONE = 0.5  # where there is but one, which says nothing of how far they lie apart
 SLOW = 0.5  # share of the best framework's rate below which a product is said to be slow
 CONVOLVES = 0.15  # of a framework's own product: a convolution is a product of patches
 STEPS = 0.05  # of what products and copies allow: the train step of a text of convolutions
@@ -164,6 +166,15 @@ def instructions(facts: Facts) -> Iterator[Finding]:
         yield Finding("slow BLAS", wrong, change)
 
 
+def old_mkl(facts: Facts) -> Iterator[Finding]:
+    """MKL of before 2020 asks who made the processor, and gives AMD's its slowest code."""
+    if "amd" not in facts.cpu.lower() or "avx2" not in facts.flags or facts.environ.get(OLD_MKL) == "5":
+        return
+    for slug in facts.old_mkl:
+        wrong = f"{slug} multiplies with an MKL of 2019, which gives processors of AMD its slowest code"
+        yield Finding("old MKL", wrong, f"export {OLD_MKL}=5, which lets it use AVX2")
+
+
 def clocks(facts: Facts) -> Iterator[Finding]:
     if facts.governor == "powersave" and "intel" not in facts.cpu.lower():
         # Intel's own driver scales under that name too.
@@ -227,7 +238,7 @@ def slow_frameworks(facts: Facts) -> Iterator[Finding]:
             band = facts.bands.get(kind, {}).get(slug)
             if band is None:
                 wrong = _unexpected(facts, kind, slug)
-            elif rate < BELOW * band[0]:
+            elif rate < (BELOW if band[0] < band[1] else BELOW_ONE) * band[0]:
                 wrong = f"at {rate / band[0]:.0%} of the lowest that results of this class of machine have"
             else:
                 continue
@@ -347,8 +358,8 @@ def switches(facts: Facts) -> Iterator[Finding]:
 OF_GPUS = {"CUDA_LAUNCH_BLOCKING", "TF_CUDNN_USE_AUTOTUNE", "MXNET_CUDNN_AUTOTUNE_DEFAULT", "NVIDIA_TF32_OVERRIDE"}
 
 CAUSES = (
-    few_cores, threads, instructions, clocks, others, memory, slow_machine, slow_frameworks, unused_gpu, broken_gpu,
-    undivided_gpu, hindered_gpu, switches,
+    few_cores, threads, instructions, old_mkl, clocks, others, memory, slow_machine, slow_frameworks, unused_gpu,
+    broken_gpu, undivided_gpu, hindered_gpu, switches,
 )  # fmt: skip
 
 

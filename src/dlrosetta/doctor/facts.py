@@ -44,6 +44,7 @@ class Facts:
     bands: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)  # of rates: lowest, highest
     meanwhile: dict[str, float] = field(default_factory=dict)  # cores that others kept busy, by framework measured
     slow_on_cpu: dict[str, str] = field(default_factory=dict)  # by framework: why it is so everywhere
+    old_mkl: list[str] = field(default_factory=list)  # frameworks with an MKL that knows processors by Intel's name
     convolves: bool = False  # whether most of the text's step is convolutions
     intensity: float = 1.0  # of the text's step, FLOP a byte
     numpy_flops: float | None = None
@@ -51,7 +52,7 @@ class Facts:
     def machine(self) -> dict[str, Any]:
         """What was seen, without what frameworks reached."""
         told = asdict(self)
-        for measured in ("rates", "bands", "slow_on_cpu", "convolves", "intensity"):
+        for measured in ("rates", "bands", "slow_on_cpu", "old_mkl", "convolves", "intensity"):
             del told[measured]
         told["flags"] = sorted(self.flags)
         return told
@@ -102,6 +103,13 @@ def numpy_flops(size: int = 1024, rounds: int = 5) -> float:
         a @ a
         seconds.append(time.perf_counter() - begin)
     return 2 * size**3 / min(seconds)
+
+
+def has_old_mkl(environment: Path) -> bool:
+    """Whether a framework's environment holds MKLML, the last of which is of 2019
+    (https://github.com/oneapi-src/oneDNN/releases/tag/v0.21).
+    """
+    return any(environment.glob("**/libmklml_intel.so"))
 
 
 def _read(path: Path) -> str | None:
