@@ -4,7 +4,7 @@
     uv run python benchmarks/switches.py TEXT FRAMEWORK SWITCH[+SWITCH] ...
 
 Two workers, with and without, take turns on all cores. A switch is worth its line in `[tuned]` of text.toml where the
-interval lies above 1.
+interval lies above 1. NAME=VALUE in the place of a switch is a variable of the worker's environment.
 """
 
 import os
@@ -49,7 +49,11 @@ def main() -> None:
     plain, steps = opened(text, framework, python)
     order = random.Random(0)
     for switches in tried:
-        tuned, _ = opened(text, replace(framework, switches=tuple(switches.split("+"))), python)
+        parts = switches.split("+")
+        variables = dict(part.split("=", 1) for part in parts if "=" in part)
+        named = tuple(part for part in parts if "=" not in part)
+        with_it = replace(framework, switches=named, env={**framework.env, **variables})
+        tuned, _ = opened(text, with_it, python)
         samples = {plain: [], tuned: []}
         for _ in range(ROUNDS):
             turn = [plain, tuned]

@@ -105,7 +105,7 @@ PLANTED = [
     ("no vector code", HEALTHY, {"environ": {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}}, "out of NumPy"),
     ("no AVX2", HEALTHY, {"flags": frozenset({"fpu", "sse4_2"})}, "offers no AVX2"),
     ("slow BLAS", HEALTHY, {"numpy_flops": 1e10}, "NumPy multiplies at 1%"),
-    ("old MKL", HEALTHY, {"cpu": "AMD EPYC", "old_mkl": ["paddle"]}, "paddle multiplies with an MKL of 2019"),
+    ("old MKL", HEALTHY, {"cpu": "AMD EPYC", "old_mkl": ["paddle"]}, "paddle brings an MKL of 2019"),
     ("powersave", HEALTHY, {"governor": "powersave"}, "powersave"),
     ("heat", HEALTHY, {"too_hot": 3}, "for heat 3 times"),
     ("others", HEALTHY, {"others": 2.5, "busiest": ["cc1plus"]}, "2.5 cores busy (cc1plus)"),
@@ -366,9 +366,9 @@ def test_a_class_of_machines_is_told_by_the_processors_numbers(tmp_path, monkeyp
     amd = "vendor_id\t: AuthenticAMD\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n"
     amd += "flags\t\t: fpu avx2 avx512f\n"
     info.write_text(amd, encoding="utf-8")
-    assert machine.kind(tmp_path) == "AuthenticAMD 25-17, AVX-512, 2 cores"
+    assert machine.kind(tmp_path) == "AuthenticAMD 25-17, AVX-512, 2 cores" and machine.is_amd(tmp_path)
     info.write_text("CPU implementer\t: 0x41\nCPU part\t: 0xd40\nFeatures\t: fp asimd sve\n", encoding="utf-8")
     monkeypatch.setattr(machine, "cores", lambda: 1)
-    assert machine.kind(tmp_path) == "0x41-0xd40, SVE, 1 core"
+    assert machine.kind(tmp_path) == "0x41-0xd40, SVE, 1 core" and not machine.is_amd(tmp_path)
     info.unlink()
     assert machine.kind(tmp_path) == f"{machine.cpu_model()}, SSE, 1 core"

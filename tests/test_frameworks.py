@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlrosetta import frameworks, paths, texts
+from dlrosetta import frameworks, machine, paths, texts
 from dlrosetta.errors import RosettaError, UsageError
 from dlrosetta.proof import run
 
@@ -43,7 +43,7 @@ def plant(folder: Path, text: str = GOOD) -> Path:
     return folder
 
 
-def test_a_folder_becomes_a_framework(tmp_path):
+def test_a_folder_becomes_a_framework(tmp_path, monkeypatch):
     tiny = frameworks.load(plant(tmp_path / "tiny"))
     assert (tiny.slug, tiny.title, tiny.python, tiny.status, tiny.release_date) == (
         "tiny", "Tiny", "3.11", "living", "2026-01-31",
@@ -52,6 +52,10 @@ def test_a_folder_becomes_a_framework(tmp_path):
     assert tiny.layout == {"conv": "OIHW", "dense": "OI", "activations": "channels_first"}
     assert tiny.version_file("cnn") == "cnn_tiny.py"
     assert tiny.environ(4, Path("/e")) == {"TINY_THREADS": "4", "TINY_FLAGS": "--threads=4 --home=/e/home"}
+    of_amd = replace(tiny, amd_env={"TINY_KERNELS": "5"})
+    for maker, given in ((True, "5"), (False, None)):
+        monkeypatch.setattr(machine, "is_amd", lambda maker=maker: maker)
+        assert of_amd.environ(4, Path("/e")).get("TINY_KERNELS") == given
     cached = replace(tiny, proof_env={"TINY_CACHE": "{environment}/compiled"})
     assert cached.environ(4, Path("/e")) == tiny.environ(4, Path("/e"))  # what is timed compiles
     assert cached.environ(4, Path("/e"), proof=True)["TINY_CACHE"] == "/e/compiled"

@@ -177,8 +177,6 @@ def compare(
     """How fast is it, and with --profile full how good? Proves each cell of TEXT ("all": every text), then times those
     that hold.
     """
-    if batches and profile == "full":
-        raise click.UsageError("Expected --batch with --profile quick: training is as the text says. Received: full")
     if on == "local" and len(devices) > 1:
         raise click.UsageError(f"Expected one --device: several are for --on ray. Received: {', '.join(devices)}")
     if on == "local":

@@ -97,6 +97,7 @@ def compare(
     chosen = gpus.choose(device) if device else None
     documents, journals, good, unsaved = [], [], True, None
     known = texts.select(text, texts.find(paths.stone_dirs(stone)))
+    module.check_batches(known, profile, batches)
     for one, dtype, track, batch in product(known, dtypes, tracks, batches or (None,)):
         obtain(one)
         obtain_weights(one)

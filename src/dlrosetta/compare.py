@@ -14,7 +14,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from dlrosetta import client, console, gpus, intervals, machine, paths, roof, rounds, timed, weights, work
-from dlrosetta.errors import RosettaError
+from dlrosetta.errors import RosettaError, UsageError
 from dlrosetta.frameworks import Framework
 from dlrosetta.journal import Journal
 from dlrosetta.proof import HOLDING, run
@@ -104,6 +104,15 @@ class Comparison:
             **({"roof": self.roof} if self.roof else {}),
             **({"work": counted.document()} if (counted := work_of(self.text)) else {}),
         }
+
+
+def check_batches(known: Iterable[Text], profile: str, batches: Sequence[int]) -> None:
+    """Raise UsageError where a text would be trained in other batches than it says."""
+    trained = [text.name for text in known if text.trains and batches and profile == "full"]
+    if trained:
+        raise UsageError(
+            f"Expected --batch with --profile quick: {trained[0]} is trained as it says. Received: full.", "no --batch"
+        )
 
 
 def nearest(features: np.ndarray) -> np.ndarray:

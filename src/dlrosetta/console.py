@@ -146,7 +146,11 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     for scope in scopes:
         cells = [cell for cell in document["cells"] if cell["scope"] == scope]
         title = f"{text.title}: {asked[scope].format(precision)}"
-        screen.print(comparison_table(title, unit, cells, alone, roof_limit(document, scope)))
+        table = comparison_table(title, unit, cells, alone, roof_limit(document, scope))
+        wanted = screen.measure(table, options=screen.options.update(max_width=1000)).maximum
+        if wanted > screen.width:  # of a terminal of 80 columns every one counts
+            table.padding = (0, 1, 0, 0)
+        screen.print(table)
         if any(cell["input"]["both"] for cell in cells):
             screen.print()
             screen.print(input_table(unit, cells))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlrosetta import paths
+from dlrosetta import machine, paths
 from dlrosetta.errors import RosettaError, UsageError, did_you_mean
 from dlrosetta.toml import read_toml
 
@@ -63,6 +63,7 @@ class Framework:
     size_mb: int = 0  # of its environment, as measured
     compile_s: int = 0  # seconds, roughly, that it takes to compile itself when it is first loaded
     env: Mapping[str, str] = field(default_factory=dict)
+    amd_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on processors of AMD
     proof_env: Mapping[str, str] = field(default_factory=dict)  # beside env, in proofs alone: nothing is timed there
     threads: tuple[str, ...] = ()  # environment variables that take the number of threads
     parallel_env: Mapping[str, str] = field(default_factory=dict)  # beside env, on several devices
@@ -112,7 +113,9 @@ class Framework:
         """Return the environment variables that a worker needs; `{threads}` and `{environment}` are filled in, and on
         several devices what `spread` says: `{devices}`, `{rank}`, `{meeting}`.
         """
-        declared = {**self.env, **(self.proof_env if proof else {}), **(self.parallel_env if spread else {})}
+        declared = dict(self.env)
+        for more, holds in ((self.amd_env, machine.is_amd()), (self.proof_env, proof), (self.parallel_env, spread)):
+            declared.update(more if holds else {})
         known = {"threads": threads, "environment": environment, **(spread or {})}
 
         def fill(value: str) -> str:
@@ -334,6 +337,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool], bool]] = {
     "cannot": (f"a table of reasons by {', '.join(_CANNOT)}", _reasons, False),
     "lacks": ("a table of texts (their folders' names) and reasons", _lacking, False),
     "env": ("a table of environment variables and texts", _variables, False),
+    "amd_env": ("a table of environment variables and texts", _variables, False),
     "proof_env": ("a table of environment variables and texts", _variables, False),
     "parallel.env": (
         "a table of environment variables and texts; {devices}, {rank} and {meeting} are filled in",

@@ -38,6 +38,14 @@ def kind(root: Path = Path("/")) -> str:
     return f"{processor}, {vector(flags)}, {count} core{'' if count == 1 else 's'}"
 
 
+def is_amd(root: Path = Path("/")) -> bool:
+    """Whether AMD made the processor, where the system says so (Linux)."""
+    with contextlib.suppress(OSError):
+        told = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return any(line.split() == ["vendor_id", ":", "AuthenticAMD"] for line in told.splitlines())
+    return False
+
+
 def vector(flags: frozenset[str]) -> str:
     """The widest vector instructions that a processor's flags name."""
     for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2"), ("SVE", "sve"), ("NEON", "asimd")):

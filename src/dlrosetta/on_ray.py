@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from dlrosetta import client, console, grid, paths
+from dlrosetta import client, compare, console, grid, paths
 from dlrosetta.errors import RosettaError, UsageError, did_you_mean
 from dlrosetta.grid import Cell, Grant, Queue, Results, Terms, program_hash
 from dlrosetta.journal import Journal
@@ -280,6 +280,7 @@ def show(
     load()
     known = {one.name: one for one in texts.select(text, texts.find(paths.stone_dirs(stone)))}
     wanted = frameworks.select(names, frameworks.find(frameworks_dir))
+    compare.check_batches(known.values(), profile, axes["batches"])
     batches, devices = axes["batches"] or (None,), axes["devices"] or ("cpu",)
     cells = grid.cells(known.values(), wanted, axes["dtypes"], axes["tracks"], batches, devices)
     if not cells:

@@ -167,11 +167,15 @@ def instructions(facts: Facts) -> Iterator[Finding]:
 
 
 def old_mkl(facts: Facts) -> Iterator[Finding]:
-    """MKL of before 2020 asks who made the processor, and gives AMD's its slowest code."""
+    """MKL of before 2020 asks who made the processor, and gives AMD's its slowest code. Workers are given the variable
+    (`amd_env` of framework.toml); a user's own programs are not.
+    """
     if "amd" not in facts.cpu.lower() or "avx2" not in facts.flags or facts.environ.get(OLD_MKL) == "5":
         return
     for slug in facts.old_mkl:
-        wrong = f"{slug} multiplies with an MKL of 2019, which gives processors of AMD its slowest code"
+        wrong = (
+            f"{slug} brings an MKL of 2019, which gives AMD's processors its slowest code, though not in workers here"
+        )
         yield Finding("old MKL", wrong, f"export {OLD_MKL}=5, which lets it use AVX2")
 
 

@@ -97,7 +97,7 @@ def _measure(
     slug, begin = framework.slug, time.monotonic()
     try:
         python = environments.ensure(framework)
-        if causes.OLD_MKL not in framework.env and facts.has_old_mkl(python.parent.parent):
+        if facts.has_old_mkl(python.parent.parent):
             found.old_mkl.append(slug)
         with _sample(), run.start(framework, python, machine.threads(), patience=patience) as worker:
             watch = _Watch(worker.pid)
