@@ -13,8 +13,9 @@ import planted
 import pytest
 from planted import TEXT, sleeping
 
-from dlrosetta import compare, frameworks, rounds, texts, timed
+from dlrosetta import compare, console, frameworks, paths, rounds, texts, timed
 from dlrosetta.client import WorkerFailed
+from dlrosetta.errors import UsageError
 from dlrosetta.proof import run
 
 
@@ -281,3 +282,23 @@ def test_the_commit_is_that_of_our_own_checkout_alone(tmp_path, monkeypatch):
     (theirs / "site-packages" / "dlrosetta").mkdir(parents=True)
     monkeypatch.setattr(compare.paths, "PACKAGE", theirs / "lib" / "site-packages" / "dlrosetta")
     assert compare.commit() is None
+
+
+def test_a_table_fits_a_terminal_of_80_columns(capsys, monkeypatch):
+    """With the longest names that there are."""
+    monkeypatch.setenv("COLUMNS", "80")
+    for name in ("cnn", "gru"):
+        document = json.loads((paths.project_results() / f"{name}-quick.json").read_text(encoding="utf-8"))
+        console.show_comparison(texts.load(paths.stone_dirs()[0] / name), document, None)
+        shown = capsys.readouterr().out
+        assert "keras_tensorflow" in shown and "…" not in shown
+        assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_batches_of_one_s_own_are_for_what_is_not_trained():
+    trained, used = (texts.load(paths.stone_dirs()[0] / name) for name in ("cnn", "resnet50"))
+    compare.check_batches([used], "full", (8,))
+    compare.check_batches([trained, used], "full", ())
+    compare.check_batches([trained, used], "quick", (8,))
+    with pytest.raises(UsageError, match="cnn is trained as it says"):
+        compare.check_batches([used, trained], "full", (8,))
