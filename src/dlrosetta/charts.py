@@ -20,6 +20,7 @@ ROW = 24  # pixels of a bar and its gap
 # Blue and orange are told apart by all common kinds of colour vision, and stand out on white and on black.
 TRACKS = {"default": "#3b82d0", "tuned": "#e0812b"}
 PHASES = {"compile": "#e0812b", "step": "#3b82d0"}
+SHAPES = {"compile": "circle", "step": "square"}
 SCHEMES: Any = ("tableau10", "tableau20")  # the second where there are more than ten
 GAP = 15  # pixels between two labels
 LETTER = 6.6  # pixels that a letter takes, about
@@ -92,16 +93,21 @@ def compiling(rows: Sequence[Row], said: Said) -> Spec:
         if row[key]
     ]
     values = [end["seconds"] for end in ends]
-    scale = alt.Scale(type="log", domain=[min(values) / 1.5, max(values) * 12], nice=False)
+    seconds = alt.Scale(type="log", domain=[min(values) / 1.5, max(values) * 12], nice=False)
     axis = alt.Axis(format=NUMBERS, values=_ticks(values))
-    x = alt.X("seconds:Q", scale=scale, title=said["seconds_axis"], axis=axis)
+    x = alt.X("seconds:Q", scale=seconds, title=said["seconds_axis"], axis=axis)
     both = [row for row in rows if row["compile"]]
     line = alt.Chart(_data(both)).mark_rule(opacity=0.4).encode(y=_labels(), x="step:Q", x2="compile:Q")
     points = _base(ends).mark_point(filled=True, size=80, opacity=1)
-    points = points.encode(x=x, color=_colour("phase", PHASES, ends, said), shape=alt.Shape("phase:N", legend=None))
+    colour = _colour("phase", PHASES, ends, said)
+    marks = {said[key]: mark for key, mark in SHAPES.items() if any(end["phase"] == said[key] for end in ends)}
+    scale = alt.Scale(domain=list(marks), range=list(marks.values()))
+    legend = alt.Legend() if len(marks) > 1 else None  # one with that of the colours
+    shape = alt.Shape("phase:N", scale=scale, legend=legend)
+    points = points.encode(x=x, color=colour, shape=shape)
     for row in rows:
         row["right"] = max(row["compile"] or 0.0, row["step"])
-    return _drawn(alt.layer(points, line, _shown(_base(rows), "right")), rows)
+    return _drawn(alt.layer(line, points, _shown(_base(rows), "right")), rows)
 
 
 def memory(rows: Sequence[Row], said: Said) -> Spec:

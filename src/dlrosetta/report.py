@@ -383,8 +383,8 @@ def share(value: float) -> str:
 
 
 def count(value: float) -> str:
-    """ "0.3", "12", "530"."""
-    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
+    """ "0.04", "0.3", "12", "530"."""
+    return f"{value:.1g}" if value < 0.1 else f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def _drawn(row: Row, said: charts.Said) -> Row:
