@@ -1,8 +1,8 @@
 """The report's charts: Vega-Lite specifications by Altair, drawn by vl-convert without a browser or a network.
 
 Each chart shows one text on one machine in one precision, frameworks in alphabetical order. `said` are the words of a
-language, the table `report` of site/words. Drawn twice: as SVG that
-takes its ink from the page around it, so that it follows a dark or a light one and print, and as PNG on white.
+language, the table `report` of site/words. Drawn twice: as SVG that takes its ink from the page around it, so that it
+follows a dark or a light one and print, and as PNG on white.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def compiling(rows: Sequence[Row], said: Said) -> Spec:
     line = alt.Chart(_data(both)).mark_rule(opacity=0.4).encode(y=_labels(), x="step:Q", x2="compile:Q")
     points = _base(ends).mark_point(filled=True, size=80, opacity=1)
     colour = _colour("phase", PHASES, ends, said)
-    marks = {said[key]: mark for key, mark in SHAPES.items() if any(end["phase"] == said[key] for end in ends)}
+    marks = _there("phase", SHAPES, ends, said)
     scale = alt.Scale(domain=list(marks), range=list(marks.values()))
     legend = alt.Legend() if len(marks) > 1 else None  # one with that of the colours
     shape = alt.Shape("phase:N", scale=scale, legend=legend)
@@ -308,10 +308,15 @@ def _colour(field: str, colours: dict[str, str], rows: Sequence[Row], said: Said
     """A colour for each value, which rows have in the words of the language; a legend where there are two."""
     import altair as alt
 
-    there = {said[key]: colour for key, colour in colours.items() if any(row[field] == said[key] for row in rows)}
+    there = _there(field, colours, rows, said)
     scale = alt.Scale(domain=list(there), range=list(there.values()))
     legend = alt.Legend() if len(there) > 1 else None
     return alt.Color(f"{field}:N", scale=scale, legend=legend)
+
+
+def _there(field: str, looks: dict[str, str], rows: Sequence[Row], said: Said) -> dict[str, str]:
+    """How the values of a field look, by their words, of those that any row has."""
+    return {said[key]: look for key, look in looks.items() if any(row[field] == said[key] for row in rows)}
 
 
 def _ticks(values: Sequence[float]) -> list[float]:

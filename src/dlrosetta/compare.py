@@ -111,7 +111,8 @@ def check_batches(known: Iterable[Text], profile: str, batches: Sequence[int]) -
     trained = [text.name for text in known if text.trains and batches and profile == "full"]
     if trained:
         raise UsageError(
-            f"Expected --batch with --profile quick: {trained[0]} is trained as it says. Received: full.", "no --batch"
+            f"Expected --batch with --profile quick: {trained[0]} is trained as it says. Received: full.",
+            "leave --batch out",
         )
 
 

@@ -109,7 +109,7 @@ def has_old_mkl(environment: Path) -> bool:
     """Whether a framework's environment holds MKLML, the last of which is of 2019
     (https://github.com/oneapi-src/oneDNN/releases/tag/v0.21).
     """
-    return any(environment.glob("**/libmklml_intel.so"))
+    return any(environment.glob("lib/python*/site-packages/*/libs/libmklml_intel.so"))
 
 
 def _read(path: Path) -> str | None:

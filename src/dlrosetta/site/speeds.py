@@ -17,6 +17,7 @@ from markupsafe import Markup
 from dlrosetta import charts, paths, report
 from dlrosetta.report import Group
 from dlrosetta.results import Filters, Today, find
+from dlrosetta.site import words
 from dlrosetta.site.material import Material
 from dlrosetta.site.page import Context, Page
 from dlrosetta.tables import Row, Tables
@@ -36,17 +37,17 @@ def all_pages(everything: Material) -> Iterator[Page]:
 
 
 def _groups(everything: Material, language: str) -> dict[str, list[Group]]:
-    """What may be compared, by text, with charts drawn; once for each language."""
-    if language not in everything.groups:
-        groups: dict[str, list[Group]] = everything.groups.setdefault(language, {})
-        if everything.results is not None:
-            found = find([everything.results])
-            today = Today(everything.stone, everything.frameworks_dir)
-            for group in report.groups_of(Tables(found.results, today, Filters()), today, language):
+    """What may be compared, by text, with charts drawn. Results are read once, for all languages."""
+    if not everything.groups and everything.results is not None:
+        today = Today(everything.stone, everything.frameworks_dir)
+        tables = Tables(find([everything.results]).results, today, Filters())
+        for one in words.LANGUAGES:
+            groups: dict[str, list[Group]] = everything.groups.setdefault(one, {})
+            for group in report.groups_of(tables, today, one):
                 for chart in group.charts:
                     chart.svg = drawing(charts.svg(chart.spec), chart.title)
                 groups.setdefault(group.text, []).append(group)
-    return everything.groups[language]
+    return everything.groups.get(language, {})
 
 
 def drawing(svg: str, title: str) -> str:
