@@ -29,6 +29,8 @@ begun, out, marks, real = float(sys.argv[1]), sys.argv[2], {}, compare.compare
 
 def timed(text, wanted, profile, budget, patience, say, *rest):
     def heard(line):
+        if line.startswith("warming"):
+            marks.setdefault("warming_s", time.time() - begun)
         if line.startswith("round 1"):
             marks.setdefault("round_s", time.time() - begun)
             marks.setdefault("worked_s", time.process_time())
@@ -49,8 +51,8 @@ finally:
 
 def noted(*arguments: str, environ: dict[str, str], before: str = "") -> tuple[str, dict]:
     """Run `rosetta`; return what it prints, its `peak_bytes`, and the packages that were `loaded`; of a comparison also
-    seconds until the first round (`round_s`) and those that the process itself worked until then (`worked_s`). `before`
-    is run first.
+    seconds until warming (`warming_s`) and until the first round (`round_s`), and those that the process itself worked
+    until then (`worked_s`). `before` is run first.
     """
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder, "told.json")
@@ -68,7 +70,9 @@ def compared(*arguments: str, environ: dict[str, str]) -> dict:
 
 
 def start_s(document: dict) -> float:
-    """Seconds from the start of the process to the first round, less what the cells' frameworks took of them."""
+    """Seconds from the start of the process to the first round, less those of import and first two calls. Warming is in
+    it: the version's train steps until they are as fast as they become.
+    """
     cells = [cell for cell in document["cells"] if cell["items_per_second"]]
     theirs = sum(cell["import_s"] + cell["first_call_s"] + cell["second_call_s"] for cell in cells)
     return document["round_s"] - theirs
@@ -126,10 +130,11 @@ def real(text: str, slugs: list[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             environ = {**os.environ, "ROSETTA_RESULTS": folder}
             found = compared(text, "--frameworks", slug, "--budget", "1", environ=environ)
-        seen = (
-            f"{start_s(found):.1f} s, {found['peak_bytes'] / 1e6:.0f} MB" if found["cells"][0]["import_s"] else "failed"
-        )
-        print(f"    {text} {slug}: {seen}")
+        if not found["cells"][0]["import_s"]:
+            print(f"    {text} {slug}: failed")
+            continue
+        warm, memory = found["round_s"] - found["warming_s"], found["peak_bytes"] / 1e6
+        print(f"    {text} {slug}: {start_s(found) - warm:.1f} s, then {warm:.1f} s of warming; {memory:.0f} MB")
 
 
 def say(part: str, claim: str, held: bool, seen: str) -> None:

@@ -58,7 +58,7 @@ AS_ONE = replace(ONE, **but("flops_per_s", torch=0.6e12))
 AS_EVER = replace(BANDED, **but("flops_per_s", mlx=2e9, torch=0.7e12))
 GRU = replace(HEALTHY, convolves=False, **but("step_flops_per_s", torch=1e9))  # small products: no rule knows its step
 INTELS = replace(HEALTHY, cpu="Intel(R) Xeon(R)", old_mkl=["paddle"])  # whose own code it is
-CURED = replace(HEALTHY, cpu="AMD EPYC", old_mkl=["paddle"], environ={"MKL_DEBUG_CPU_TYPE": "5"})
+CURED = replace(HEALTHY, amd=True, old_mkl=["paddle"], environ={"MKL_DEBUG_CPU_TYPE": "5"})
 HEALTHY_ONES = {
     "cpu": HEALTHY, "gpu": WITH_GPU, "nothing known": Facts(), "weak": WEAK, "own kernels": OWN_KERNELS, "gru": GRU,
     "banded": BANDED, "as ever": AS_EVER, "Intel's": INTELS, "cured": CURED, "as one": AS_ONE,
@@ -105,7 +105,7 @@ PLANTED = [
     ("no vector code", HEALTHY, {"environ": {"NPY_DISABLE_CPU_FEATURES": "AVX2 FMA3"}}, "out of NumPy"),
     ("no AVX2", HEALTHY, {"flags": frozenset({"fpu", "sse4_2"})}, "offers no AVX2"),
     ("slow BLAS", HEALTHY, {"numpy_flops": 1e10}, "NumPy multiplies at 1%"),
-    ("old MKL", HEALTHY, {"cpu": "AMD EPYC", "old_mkl": ["paddle"]}, "paddle brings an MKL of 2019"),
+    ("old MKL", HEALTHY, {"amd": True, "old_mkl": ["paddle"]}, "paddle brings an MKL of 2019"),
     ("powersave", HEALTHY, {"governor": "powersave"}, "powersave"),
     ("heat", HEALTHY, {"too_hot": 3}, "for heat 3 times"),
     ("others", HEALTHY, {"others": 2.5, "busiest": ["cc1plus"]}, "2.5 cores busy (cc1plus)"),

@@ -223,6 +223,21 @@ def test_a_comparison(place, proofs, number, event, pattern, count):
     assert verdicts(place) == ["proven", "proven"]
 
 
+@pytest.mark.parametrize(("number", "whom"), [(INT, "group"), (TERM, "program"), (signal.SIGKILL, "program")])
+def test_a_comparison_that_proves_first(place, number, whom):
+    """In a process of its own, which ends with the comparison, however that ends; and so does its worker."""
+    place.plant("one", waiting(place))
+    place.plant("two")
+    process = begun(place, *COMPARE)
+    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    stdout, stderr = process.communicate(timeout=20)
+    if number == signal.SIGKILL:
+        gone(place)
+    else:
+        ended_well(place, number, process.returncode, stdout, stderr)
+    assert verdicts(place) == []
+
+
 @pytest.mark.parametrize("event", ["open", "os.rename", "os.remove"])
 def test_a_result_file(place, event):
     found = {"date": "2026-01-31", "text": "mine", "profile": "quick", "track": "default", "dtype": "float32"}

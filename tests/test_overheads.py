@@ -34,6 +34,15 @@ def test_start_and_memory(document):
     assert {"altair", "duckdb", "ray", "vl_convert"}.isdisjoint(document["loaded"])
 
 
+def test_a_comparison_that_proves_first_stays_as_small(place):
+    """The proof's arrays, and the library of its statistics, are another process's."""
+    place.plant("tiny")
+    document = overheads.compared(TEXT, "--frameworks", "tiny", "--budget", "1", environ=place.environ())
+    assert [cell["verdict"] for cell in document["cells"]] == ["proven"]
+    assert "scipy" not in document["loaded"]
+    assert document["peak_bytes"] < overheads.MEMORY_MB * 1e6
+
+
 def test_memory_that_the_core_takes_is_noticed(place):
     """As much as a framework would."""
     sizes = []

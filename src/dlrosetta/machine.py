@@ -11,45 +11,47 @@ from typing import Any
 from dlrosetta import __version__
 
 
+def processor(root: Path = Path("/")) -> dict[str, str]:
+    """What Linux says of the first processor, by name in lower case; empty elsewhere."""
+    told: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            told.setdefault(name.strip().lower(), value.strip())
+    return told
+
+
 def cpu_model() -> str:
     """The processor's name as the system gives it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.lower().startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass  # not Linux
-    return platform.processor() or platform.machine()
+    return processor().get("model name") or platform.processor() or platform.machine()
+
+
+def flags(root: Path = Path("/")) -> frozenset[str]:
+    """What the processor can do, as Linux names it: avx2, asimd, …"""
+    told = processor(root)
+    return frozenset((told.get("flags") or told.get("features") or "").split())
+
+
+def is_amd(root: Path = Path("/")) -> bool:
+    """Whether AMD made the processor, where the system says so (Linux)."""
+    return processor(root).get("vendor_id") == "AuthenticAMD"
 
 
 def kind(root: Path = Path("/")) -> str:
     """The class of this machine, within which speeds may be compared: the processor as it numbers itself (its name says
     less: virtual machines have but "AMD EPYC"), its widest vector instructions, the cores that this process may use.
     """
-    told: dict[str, str] = {}
-    with contextlib.suppress(OSError):  # not Linux
-        for line in (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            told.setdefault(name.strip().lower(), value.strip())
+    told = processor(root)
     numbers = [told[name] for name in ("cpu family", "model", "cpu implementer", "cpu part") if told.get(name)]
-    processor = f"{told.get('vendor_id', '')} {'-'.join(numbers)}".strip() if numbers else cpu_model()
+    named = f"{told.get('vendor_id', '')} {'-'.join(numbers)}".strip() if numbers else cpu_model()
     count = cores()
-    flags = frozenset((told.get("flags") or told.get("features") or "").split())
-    return f"{processor}, {vector(flags)}, {count} core{'' if count == 1 else 's'}"
+    return f"{named}, {vector(flags(root))}, {count} core{'' if count == 1 else 's'}"
 
 
-def is_amd(root: Path = Path("/")) -> bool:
-    """Whether AMD made the processor, where the system says so (Linux)."""
-    with contextlib.suppress(OSError):
-        told = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        return any(line.split() == ["vendor_id", ":", "AuthenticAMD"] for line in told.splitlines())
-    return False
-
-
-def vector(flags: frozenset[str]) -> str:
+def vector(known: frozenset[str]) -> str:
     """The widest vector instructions that a processor's flags name."""
     for name, flag in (("AVX-512", "avx512f"), ("AVX2", "avx2"), ("SVE", "sve"), ("NEON", "asimd")):
-        if flag in flags:
+        if flag in known:
             return name
     return "SSE"
 

@@ -20,7 +20,7 @@ from dlrosetta.client import Worker, WorkerFailed, one_line
 from dlrosetta.errors import RosettaError
 from dlrosetta.frameworks import Framework
 from dlrosetta.journal import Journal
-from dlrosetta.proof import HOLDING, run
+from dlrosetta.proof import HOLDING, apart, run
 from dlrosetta.proof.cell import scope
 from dlrosetta.proof.checks import finite
 from dlrosetta.texts import Text
@@ -134,7 +134,7 @@ def _verdict(
     remembered = run.recall(text, framework, dtype)
     if remembered is None or remembered["verdict"] not in HOLDING:
         say(f"proving {framework.slug}")
-        remembered = run.prove(text, [framework], [dtype], patience, pythons=pythons)[0].document()
+        remembered = apart.prove(text, framework, dtype, patience, pythons)
     return remembered
 
 

@@ -170,7 +170,7 @@ def old_mkl(facts: Facts) -> Iterator[Finding]:
     """MKL of before 2020 asks who made the processor, and gives AMD's its slowest code. Workers are given the variable
     (`amd_env` of framework.toml); a user's own programs are not.
     """
-    if "amd" not in facts.cpu.lower() or "avx2" not in facts.flags or facts.environ.get(OLD_MKL) == "5":
+    if not facts.amd or "avx2" not in facts.flags or facts.environ.get(OLD_MKL) == "5":
         return
     for slug in facts.old_mkl:
         wrong = (

@@ -23,6 +23,7 @@ class Facts:
     """Everything that a cause may be found in. Bytes, seconds, cores."""
 
     cpu: str = ""
+    amd: bool = False  # whether AMD made it
     flags: frozenset[str] = frozenset()  # instruction sets
     cores: int = 1  # of the machine
     allowed: int = 1  # that this process may use
@@ -73,7 +74,8 @@ def look(
     gpus_here, gpu_error = gpus.look(environ)
     return Facts(
         cpu=machine.cpu_model(),
-        flags=_flags(root),
+        amd=machine.is_amd(root),
+        flags=machine.flags(root),
         cores=os.cpu_count() or 1,
         allowed=machine.cores(),
         quota=quota,
@@ -117,13 +119,6 @@ def _read(path: Path) -> str | None:
         return path.read_text(encoding="utf-8", errors="replace").strip()
     except OSError:
         return None
-
-
-def _flags(root: Path) -> frozenset[str]:
-    for line in (_read(root / "proc/cpuinfo") or "").splitlines():
-        if line.split(":")[0].strip().lower() in ("flags", "features"):
-            return frozenset(line.split(":", 1)[1].split())
-    return frozenset()
 
 
 def _heat(root: Path) -> int:
