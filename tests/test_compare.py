@@ -284,6 +284,14 @@ def test_the_commit_is_that_of_our_own_checkout_alone(tmp_path, monkeypatch):
     assert compare.commit() is None
 
 
+def test_the_commit_is_that_of_the_beginning(monkeypatch):
+    """A comparison may take hours, and who waits for it may commit meanwhile."""
+    told = iter(["begun", "later"])
+    monkeypatch.setattr(compare, "commit", lambda: next(told))
+    found = compare.compare(texts.load(paths.stone_dirs()[0] / "cnn"), [])
+    assert [found.document()["commit"] for _ in range(2)] == ["begun", "begun"]
+
+
 def test_a_table_fits_a_terminal_of_80_columns(capsys, monkeypatch):
     """With the longest names that there are."""
     monkeypatch.setenv("COLUMNS", "80")

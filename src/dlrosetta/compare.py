@@ -50,6 +50,7 @@ class Comparison:
     journal: Journal | None = None
     device: str | None = None  # that was asked for, by its name
     roof: dict[str, Any] | None = None  # what each framework reaches of products and copies (roof.py)
+    commit: str | None = None  # of the checkout, when it began: hours later there may be another
 
     def agreement(self) -> list[dict[str, Any]]:
         """How far apart the features of every two cells are: the largest relative error of an example's, and the share
@@ -91,7 +92,7 @@ class Comparison:
             "dtype": self.dtype,
             "date": self.date,
             "machine": machine.facts(),
-            "commit": commit(),
+            "commit": self.commit,
             "seed": int(self.text.hyperparameters.get("SEED", 0)),
             "budget_s": self.budget,
             "rounds": self.ended.document(),
@@ -145,6 +146,7 @@ def compare(
     With `resume`, rounds and trainings that the same comparison had finished when it was killed are not taken again.
     Each worker gets `threads`, or one a core. On another `device` than the one that was chosen none is timed.
     """
+    at = commit()
     wanted = [text.on_track(framework, track) for framework in frameworks]
     if pythons is None:
         pythons = run.interpreters(text, wanted)
@@ -180,7 +182,21 @@ def compare(
     title = given.title if given else None
     asked = device.title if device else None
     return Comparison(
-        text, profile, data_name(text), cells, date, dtype, title, track, batch, ended, budget, journal, asked, reached
+        text,
+        profile,
+        data_name(text),
+        cells,
+        date,
+        dtype,
+        weights=title,
+        track=track,
+        batch=batch,
+        ended=ended,
+        budget=budget,
+        journal=journal,
+        device=asked,
+        roof=reached,
+        commit=at,
     )
 
 

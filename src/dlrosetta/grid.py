@@ -182,8 +182,9 @@ def _failed(text: Text, framework: Framework, cell: Cell, terms: Terms, error: E
     reason = said if isinstance(error, RosettaError) else f"{type(error).__name__}: {said}"
     timed = compare.Timed(framework, "failed", reason, cell.dtype, scope=scope(text, framework))
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    at = compare.commit()
     return compare.Comparison(
-        text, terms.profile, "none", [timed], date, cell.dtype, track=cell.track, batch=cell.batch
+        text, terms.profile, "none", [timed], date, cell.dtype, track=cell.track, batch=cell.batch, commit=at
     )
 
 
