@@ -77,7 +77,8 @@ def main() -> None:
         raise SystemExit(1)
 
     def watch() -> None:
-        sys.stdin.read()
+        while os.read(0, 1):  # not sys.stdin, whose lock Python would want when it ends
+            pass
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, ended)
