@@ -162,6 +162,19 @@ def test_charts_speak_the_language_of_their_page(site):
             assert [one for one in words.LANGUAGES if f">{said[one][key]}<" in drawn] == [language], key
 
 
+def test_what_was_printed_in_2018_stands_beside_today(site):
+    """A figure of today's is the result's, which is linked, with the command that makes it again."""
+    page = (site / "speed/index.html").read_text(encoding="utf-8")
+    told = json.loads((paths.project_results() / "resnet50-full.json").read_text(encoding="utf-8"))
+    (speed,) = [cell["items_per_second"]["median"] for cell in told["cells"] if cell["framework"] == "torch"]
+    rows = re.findall(r'<tr><th scope="row">PyTorch</th>(.*?)</tr>', page, re.S)
+    (photos,) = [row for row in rows if "resnet50-full.json" in row]
+    assert re.findall(r'data-value="([^"]*)"', photos) == ["7.7", "1.9", str(1000 / speed)]
+    assert "rosetta compare resnet50 --frameworks torch --batch 8 --profile full" in page
+    (training,) = [row for row in rows if "cnn-keras_tensorflow-torch-full.json" in row]
+    assert re.findall(r">([^<>]+)</td>", training)[:4] == ["0.78", "0.773", "169 s", "51 s"]
+
+
 def test_every_word_is_used():
     """What a word is called stands in a template, or is looked up by what it names."""
     sources = "".join(path.read_text(encoding="utf-8") for path in (build.HERE / "templates").iterdir())

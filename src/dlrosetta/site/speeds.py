@@ -1,5 +1,5 @@
 """The speed pages: tables and charts of published results, each figure with its file and the command that makes it
-again; and what was printed in 2017, beside today's.
+again; and what was printed in 2018, beside today's.
 
 Tables and charts are those of `rosetta report`: what was measured side by side stands together. Rows are alphabetical
 and a reader sorts; nothing here ranks.
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dlrosetta.site.build import Maker
 
 HISTORY = paths.PACKAGE / "site" / "history.toml"
+PHOTOS = 1000  # in so many seconds was told how fast features are
 
 
 def all_pages(everything: Material) -> Iterator[Page]:
@@ -62,22 +63,28 @@ def _overview(everything: Material, maker: Maker) -> Context:
     for text in everything.texts:
         cells = [cell for cell in history["cells"] if cell["text"] == text.name]
         if cells:
-            then.append((text, history["range"].get(text.name), _beside(cells, groups.get(text.name, []), everything)))
+            rows = _beside(text, cells, groups.get(text.name, []), everything)
+            then.append((text, history["range"].get(text.name), history["devices"][text.name], rows))
     return {
         "scripts": [],
         "all_texts": everything.texts,
         "groups": groups,
         "then": then,
         "source": history["source"],
+        "accuracies": history["accuracies"],
+        "again": again,
         "seconds": report.seconds,
     }
 
 
-def _beside(cells: list[dict[str, Any]], groups: list[Group], everything: Material) -> list[dict[str, Any]]:
-    """Rows of then and now, by framework: those of then, and those of now that were not there."""
+def _beside(text: Text, cells: list[dict[str, Any]], groups: list[Group], everything: Material) -> list[dict[str, Any]]:
+    """Rows of then and now, by framework: those of then, and those of now that were not there; of a text that is
+    trained, what was trained.
+    """
     today: dict[str, Row] = {}
     for row in [row for group in groups for row in group.rows]:
-        if row["accuracy"] is not None and row["track"] == "default" and row["dtype"] == "float32":
+        whole = row["accuracy"] is not None if text.trains else row["scope"] == "all"
+        if whole and row["track"] == "default" and row["dtype"] == "float32":
             today.setdefault(row["framework"], row)
     rows = [{"title": cell["framework"], "then": cell, "now": today.pop(cell.get("slug", ""), None)} for cell in cells]
     known = everything.frameworks
@@ -85,7 +92,9 @@ def _beside(cells: list[dict[str, Any]], groups: list[Group], everything: Materi
         {"title": known[slug].title if slug in known else slug, "then": None, "now": row} for slug, row in today.items()
     ]
     for row in rows:
-        row["file"] = _file(everything, row["now"]) if row["now"] else None
+        now = row["now"]
+        row["file"] = _file(everything, now) if now else None
+        row["seconds"] = (now["training_s"] if text.trains else PHOTOS / now["speed"]) if now else None
     return sorted(rows, key=lambda row: row["title"].lower())
 
 
@@ -95,9 +104,11 @@ def _file(everything: Material, row: Row) -> str:
     return everything.file(path, f"results/{path.name}")
 
 
-def again(row: Row) -> str:
+def again(text: Text, row: Row) -> str:
     """The command that measures a row anew."""
     options = f"--frameworks {row['framework']}"
+    own = int(text.hyperparameters["BATCH_SIZE"])
+    options += f" --batch {row['batch_size']}" if row["batch_size"] not in (None, own) else ""
     options += f" --profile {row['profile']}" if row["profile"] != "quick" else ""
     options += f" --dtype {row['dtype']}" if row["dtype"] != "float32" else ""
     options += f" --track {row['track']}" if row["track"] != "default" else ""
