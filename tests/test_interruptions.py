@@ -238,6 +238,19 @@ def test_a_comparison_that_proves_first(place, number, whom):
     assert verdicts(place) == []
 
 
+def test_a_proof_that_dies_costs_a_comparison_one_cell(place):
+    place.plant("one", waiting(place))
+    place.plant("two")
+    process = begun(place, *COMPARE)
+    (proof,) = psutil.Process(process.pid).children()
+    proof.kill()
+    stdout, _ = process.communicate(timeout=60)
+    one, two = json.loads(stdout)["cells"]
+    assert (one["verdict"], one["reason"]) == ("failed", "could not be proven: its process ended with status -9")
+    assert two["verdict"] == "proven" and two["items_per_second"]
+    gone(place)
+
+
 @pytest.mark.parametrize("event", ["open", "os.rename", "os.remove"])
 def test_a_result_file(place, event):
     found = {"date": "2026-01-31", "text": "mine", "profile": "quick", "track": "default", "dtype": "float32"}

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -28,7 +29,9 @@ START = "import sys; sys.path[:] = filter(None, sys.path); from dlrosetta.proof 
 
 
 def prove(text: Text, framework: Framework, dtype: str, patience: float, pythons: run.Pythons) -> dict[str, Any]:
-    """The cell's document (`prove --json`), as `run.prove` finds and remembers it. Raises RosettaError as that does."""
+    """The cell's document (`prove --json`), as `run.prove` finds and remembers it. Raises RosettaError as that does; a
+    process that dies costs its own cell.
+    """
     reason = run.why_not(text, framework, devices=1)
     if reason is not None:
         return run.Cell(framework.slug, dtype, "cannot", reason=reason).document()
@@ -36,7 +39,7 @@ def prove(text: Text, framework: Framework, dtype: str, patience: float, pythons
     task = {
         "text": str(text.folder),
         "framework": str(framework.folder),
-        "track": "tuned" if framework.switches else "default",
+        "switches": framework.switches,
         "dtype": dtype,
         "patience": patience,
         "python": [python.message, python.hint] if isinstance(python, RosettaError) else str(python),
@@ -63,7 +66,8 @@ def prove(text: Text, framework: Framework, dtype: str, patience: float, pythons
             status = process.wait()
             said.seek(0)
             last = said.read().strip().rpartition("\n")[2] or f"its process ended with status {status}"
-            raise RosettaError(f"{text.name} in {framework.title} could not be proven: {one_line(last)}")
+            reason = f"could not be proven: {one_line(last)}"
+            return run.Cell(framework.slug, dtype, "failed", reason=reason).document()
     answer = json.loads(told)
     if "error" in answer:
         raise RosettaError(*answer["error"])
@@ -83,11 +87,11 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, ended)
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # a text's reference may print
+    os.dup2(2, 1)  # what is printed meanwhile is no answer
     task = json.loads(sys.stdin.readline())
     Thread(target=watch, daemon=True).start()
     text = texts.load(Path(task["text"]))
-    framework = text.on_track(frameworks.load(Path(task["framework"])), task["track"])
+    framework = replace(frameworks.load(Path(task["framework"])), switches=tuple(task["switches"]))
     python = task["python"]
     pythons = {framework.slug: Path(python) if isinstance(python, str) else RosettaError(*python)}
     try:
