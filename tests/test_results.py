@@ -41,15 +41,17 @@ def rows(done):
     return [(one["text"], one["framework"], one["date"][:10]) for one in json.loads(done.stdout)["cells"]]
 
 
-def test_the_table_has_a_row_a_cell_below_its_machine(asked):
+def test_each_comparison_has_a_table_of_its_own_below_its_machine(asked):
     done = asked()
     assert (done.returncode, done.stderr) == (0, "")
     amd, intel = done.stdout.split("Intel Xeon, 2 cores")
     assert amd.startswith("AMD EPYC, 2 cores") and "gru" not in amd
-    new = next(line for line in amd.splitlines() if line.startswith("2026-11-29 cnn  torch"))
-    assert new.split()[3:] == ["float32", "quick", "100", "97.0–104", "0.750", "unknown"]
-    assert "float32, tuned" in intel
-    assert "– cannot" in next(line for line in amd.splitlines() if "gluon" in line)
+    old, new = amd.split("cnn, float32, quick, batches of 64, 2026-11-29")
+    assert "cnn, float32, quick, batches of 64, 2026-11-01" in old and "gluon" not in old
+    torch = next(line for line in new.splitlines() if line.startswith("torch"))
+    assert torch.split() == ["torch", "100", "97.0–104", "0.750", "unknown"]
+    assert "gru, float32, tuned, quick, batches of 64, 2026-11-29" in intel
+    assert "– cannot" in next(line for line in new.splitlines() if "gluon" in line)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +203,7 @@ def test_a_broken_or_foreign_file_costs_a_line(name, place, tmp_path):
     folder = write(tmp_path / "some", good=document(cell("torch")))
     (folder / name).write_text(content, encoding="utf-8")
     done = place.call("results", "--results", folder)
-    assert done.returncode == 0 and " torch " in done.stdout
+    assert done.returncode == 0 and "\ntorch " in done.stdout
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"{folder / name}: ") and message in line and len(line) < 500
     told = json.loads(place.call("results", "--results", folder, "--json").stdout)
@@ -213,7 +215,7 @@ def test_bytes_and_what_is_no_file_cost_a_line_too(place, tmp_path):
     (folder / "bytes.json").write_bytes(b"\xff\xfe\x00")
     (folder / "folder.json").mkdir()
     done = place.call("results", "--results", folder)
-    assert done.returncode == 0 and " torch " in done.stdout
+    assert done.returncode == 0 and "\ntorch " in done.stdout
     assert [line.partition(": ")[0] for line in done.stderr.splitlines()] == [
         str(folder / "bytes.json"), str(folder / "folder.json")
     ]  # fmt: skip
@@ -320,7 +322,7 @@ def test_what_changed_since_is_said(measured, edited):
     edited(tiny / "requirements.lock")
     assert changed(measured) == "version, lock"
     shown = measured.call("results", "--results", measured.results).stdout
-    assert next(line for line in shown.splitlines() if " tiny " in line).endswith("version, lock")
+    assert next(line for line in shown.splitlines() if line.startswith("tiny ")).endswith("version, lock")
     edited(measured.version("tiny"))
     measured.version("tiny").unlink()
     assert changed(measured) == "all"

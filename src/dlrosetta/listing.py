@@ -88,10 +88,14 @@ def show(
         screen.print(f"No result fits. Looked in {looked}", soft_wrap=True, markup=False)
         screen.print("Next: rosetta compare cnn")
         return 0
+    width = max(len(cell["framework"]) for cell in cells)
     for machine in sorted({cell["machine"] for cell in cells}):
-        screen.print(cells_table(machine, [cell for cell in cells if cell["machine"] == machine]))
-        screen.print()
-    line = "speed: items a second, median and 95 % interval; to be compared within one run."
+        screen.print(_safe(machine), style="bold")
+        here = [cell for cell in cells if cell["machine"] == machine]
+        for run in sorted({cell["run"] for cell in here}, key=lambda run: _order(here, run)):
+            screen.print(run_table([cell for cell in here if cell["run"] == run], width))
+            screen.print()
+    line = "speed: items a second, median and 95 % interval; to be compared within one table."
     screen.print(line, style="dim")
     screen.print("changed since: what the speed was measured with and is otherwise now. Dates in UTC.", style="dim")
     return 0
@@ -103,29 +107,39 @@ def warn(found: Found) -> None:
         console.err().print(f"{path}: {reason}", style="yellow", soft_wrap=True, markup=False)
 
 
-def cells_table(machine: str, cells: list[Row]) -> Table:
-    """One row a cell of a machine."""
+def _order(cells: list[Row], run: int) -> tuple[Any, ...]:
+    """By text, then date."""
+    return next((cell["text"], cell["date"], run) for cell in cells if cell["run"] == run)
+
+
+def run_table(cells: list[Row], width: int) -> Table:
+    """What one comparison measured, a row a cell: its speeds were measured in turns, others were not. A name takes
+    `width` columns, so that tables stand in line.
+    """
     from rich.table import Table
     from rich.text import Text as Styled
 
-    table = Table(title=_safe(machine), title_justify="left", title_style="bold", box=None, pad_edge=False)
-    table.padding = (0, 1, 0, 0)
-    kept = ("date", "text", "framework", "speed", "interval", "accuracy")
-    for name in ("date", "text", "framework", "precision", "profile", "speed", "interval", "accuracy", "changed since"):
-        number = name in ("speed", "interval", "accuracy")
-        table.add_column(name, justify="right" if number else "left", no_wrap=name in kept)
+    one = cells[0]
+    batches = sorted({cell["batch_size"] for cell in cells if cell["batch_size"] is not None})
+    told = [one["text"], one["dtype"], *(["tuned"] if one["track"] == "tuned" else []), one["profile"]]
+    told += [f"batches of {' and '.join(map(str, batches))}"] if batches else []
+    title = _safe(f"{', '.join(told)}, {one['date']:%Y-%m-%d}")
+    table = Table(title=title, title_justify="left", title_style="", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("framework", no_wrap=True, min_width=width)
+    for name, least in (("speed", 6), ("interval", 11), ("accuracy", 8)):
+        table.add_column(name, justify="right", no_wrap=True, min_width=least)
+    table.add_column("changed since")
     for cell in cells:
         speed = console.verdict(cell["verdict"])
         interval = ""
         if cell["speed"] is not None:
             speed = Styled(console.per_second(cell["speed"]))
             interval = f"{console.per_second(cell['low'])}–{console.per_second(cell['high'])}"
-        kind = cell["dtype"] + (", tuned" if cell["track"] == "tuned" else "")
-        kind += ", evaluation" if cell["scope"] == "evaluation" else ""
         accuracy = "" if cell["accuracy"] is None else f"{cell['accuracy']:.3f}"
         changed = Styled(changes(cell["changed"]), style="yellow" if cell["changed"] else "dim")
-        row = [f"{cell['date']:%Y-%m-%d}", *map(_safe, (cell["text"], cell["framework"], kind, cell["profile"]))]
-        table.add_row(*row, speed, interval, accuracy, changed)
+        if cell["scope"] == "evaluation":
+            changed = Styled("evaluation pass alone; ", style="dim") + changed
+        table.add_row(_safe(cell["framework"]), speed, interval, accuracy, changed)
     return table
 
 
