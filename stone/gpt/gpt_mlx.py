@@ -26,9 +26,7 @@ NORM_EPSILON = 1e-5
 
 # %% Data
 def load_data():
-    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(
-        CONTEXT
-    )  # (N, 128), the bytes that follow
+    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(CONTEXT)  # (N, 128) and what follows
     return (mx.array(train_tokens), mx.array(train_labels)), (mx.array(test_tokens), mx.array(test_labels))
 
 

@@ -29,9 +29,7 @@ NORM_EPSILON = 1e-5
 
 # %% Data
 def load_data():
-    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(
-        CONTEXT
-    )  # (N, 128), the bytes that follow
+    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(CONTEXT)  # (N, 128) and what follows
     train = paddle.to_tensor(train_tokens, "int64"), paddle.to_tensor(train_labels, "int64")
     test = paddle.to_tensor(test_tokens, "int64"), paddle.to_tensor(test_labels, "int64")
     return train, test

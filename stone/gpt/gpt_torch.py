@@ -28,9 +28,7 @@ DEVICE = torch.accelerator.current_accelerator() if torch.accelerator.is_availab
 
 # %% Data
 def load_data():
-    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(
-        CONTEXT
-    )  # (N, 128), the bytes that follow
+    (train_tokens, train_labels), (test_tokens, test_labels) = data.imdb_bytes(CONTEXT)  # (N, 128) and what follows
     train = torch.from_numpy(train_tokens).long(), torch.from_numpy(train_labels).long()
     test = torch.from_numpy(test_tokens).long(), torch.from_numpy(test_labels).long()
     return train, test
