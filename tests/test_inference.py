@@ -195,3 +195,11 @@ def test_without_a_download_the_seeds_weights_stand_in(text, tmp_path):
     assert found.title == weights.SEEDED
     drawn = draws.initial_parameters(text, full=True)
     assert all(np.array_equal(array, drawn[name].astype(np.float32)) for name, array in load_file(found.path).items())
+
+
+def test_weights_that_cannot_be_drawn_say_why(text, tmp_path):
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    said = r"of seen could not be drawn: .*could not be written: Not a directory"
+    with pytest.raises(RosettaError, match=said) as failed:
+        weights.find(text, tmp_path / "file")
+    assert "a folder with room" in failed.value.hint

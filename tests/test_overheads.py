@@ -61,3 +61,14 @@ def test_the_work_of_the_largest_text_is_counted_in_little_memory(place):
     shown, told = overheads.noted("--version", environ=place.environ(), before=before)
     assert shown.startswith("Work(flops=16762884096, ")
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
+
+
+def test_weights_from_the_seed_are_drawn_in_little_memory(place, tmp_path):
+    """ResNet-50 has 25 million."""
+    code = "from pathlib import Path\nfrom dlrosetta import paths, texts, weights\n"
+    code += f"found = weights.find(texts.load(paths.stone_dirs()[0] / 'resnet50'), Path({str(tmp_path)!r}))\n"
+    code += "print(found.title)\n"
+    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
+    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    assert shown.startswith("drawn from the seed") and (tmp_path / "resnet50.safetensors").stat().st_size > 90e6
+    assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6

@@ -8,6 +8,8 @@ and kept in the data folder. No pickle is read.
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from dlrosetta import draws, paths
+from dlrosetta import draws, paths, texts
 from dlrosetta.errors import RosettaError
 from dlrosetta.texts import Text
 
 SEEDED = "drawn from the seed, not trained"
+NO_ROOM = "set ROSETTA_DATA, or for weights from the seed TMPDIR, to a folder with room"
+# Not -m, by which a file in the user's folder would be imported for a package's of the same name.
+DRAW = "import sys; sys.path[:] = filter(None, sys.path); from dlrosetta import weights; weights.draw(*sys.argv[1:])"
 
 
 @dataclass(frozen=True)
@@ -38,12 +43,33 @@ def kept(text: Text) -> Path:
 
 
 def find(text: Text, scratch: Path) -> Weights:
-    """The published weights if they are here, else seeded ones, written into the folder `scratch`."""
+    """The published weights if they are here, else seeded ones, written into the folder `scratch`. Those are drawn in a
+    process of its own, whose memory goes with it: a comparison must stay small. Raises RosettaError where it fails.
+    """
     if os.environ.get("ROSETTA_DATA") != "sample" and kept(text).is_file():
         return Weights(kept(text), text.weights["title"])
     path = scratch / f"{text.name}.safetensors"
-    _save({name: array.astype(np.float32) for name, array in draws.initial_parameters(text, full=True).items()}, path)
+    done = subprocess.run(
+        [sys.executable, "-c", DRAW, str(text.folder), str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = done.stderr.strip().rpartition("\n")[2] or f"its process ended with status {done.returncode}"
+        raise RosettaError(f"Weights of {text.name} could not be drawn: {last}", NO_ROOM)
     return Weights(path, SEEDED)
+
+
+def draw(folder: str, path: str) -> None:
+    """Write the seed's weights of the text in `folder`, in full size, as `path`."""
+    drawn = draws.initial_parameters(texts.load(Path(folder)), full=True)
+    try:
+        _save({name: array.astype(np.float32) for name, array in drawn.items()}, Path(path))
+    except RosettaError as error:
+        raise SystemExit(error.message) from error
 
 
 def fetch(text: Text, progress: Callable[[int, int], None] | None = None, **patience: Any) -> Path:
@@ -99,6 +125,4 @@ def _save(arrays: dict[str, np.ndarray], path: Path) -> None:
     try:
         paths.write(path, save(arrays))
     except OSError as error:
-        raise RosettaError(
-            f"{path}: the weights could not be written: {error.strerror}", "set ROSETTA_DATA to a folder with room"
-        ) from error
+        raise RosettaError(f"{path}: the weights could not be written: {error.strerror}", NO_ROOM) from error
