@@ -8,6 +8,7 @@ and a reader sorts; nothing here ranks.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -79,10 +80,13 @@ def _overview(everything: Material, maker: Maker) -> Context:
 
 def _beside(text: Text, cells: list[dict[str, Any]], groups: list[Group], everything: Material) -> list[dict[str, Any]]:
     """Rows of then and now, by framework: those of then, and those of now that were not there; of a text that is
-    trained, what was trained.
+    trained, what was trained. Of a framework in several results it is the one that has most others: they were measured
+    side by side.
     """
     today: dict[str, Row] = {}
-    for row in [row for group in groups for row in group.rows]:
+    measured = [row for group in groups for row in group.rows]
+    beside = Counter(row["file"] for row in measured)
+    for row in sorted(measured, key=lambda row: -beside[row["file"]]):
         whole = row["accuracy"] is not None if text.trains else row["scope"] == "all"
         if whole and row["track"] == "default" and row["dtype"] == "float32":
             today.setdefault(row["framework"], row)
