@@ -61,7 +61,7 @@ else:
     first, second = harness, (lambda: timed(own_loop))
 
 seconds = ([], [])
-for number in range(job["rounds"] + 3):
+for number in range(job["warm"] + job["rounds"]):
     for place in (0, 1) if number % 2 else (1, 0):
         seconds[place].append((first, second)[place]())
-print(json.dumps([one[3:] for one in seconds]))
+print(json.dumps([one[job["warm"] :] for one in seconds]))

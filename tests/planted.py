@@ -12,9 +12,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
 from pathlib import Path
 
@@ -334,6 +336,23 @@ def processes_of(place):
         if alive and any(str(place.folder) in word for word in words):
             found.append((process.pid, process.cmdline()))
     return found
+
+
+def journal_of(place):
+    """What a comparison that is not finished has written down, a line each."""
+    files = (place.results / "unfinished").glob("*.jsonl")
+    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def kill_when(place, arguments, ripe):
+    """Start a comparison, kill it as soon as its journal is `ripe`, and answer the journal as it was left."""
+    process = place.start(*arguments)
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (place.results.exists() and ripe(journal_of(place))):
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return journal_of(place)
 
 
 def sleeping(milliseconds, before=""):

@@ -370,5 +370,10 @@ def test_a_class_of_machines_is_told_by_the_processors_numbers(tmp_path, monkeyp
     info.write_text("CPU implementer\t: 0x41\nCPU part\t: 0xd40\nFeatures\t: fp asimd sve\n", encoding="utf-8")
     monkeypatch.setattr(machine, "cores", lambda: 1)
     assert machine.kind(tmp_path) == "0x41-0xd40, SVE, 1 core" and not machine.is_amd(tmp_path)
+    told = [{"cpu": "AMD EPYC", "class": "AuthenticAMD 25-17, AVX-512, 2 cores", "cores": 2}]
+    told += [{"cpu": "0x41-0xd40", "class": "0x41-0xd40, SVE, 1 core", "cores": 1}]
+    told += [{"cpu": "Apple M3", "class": "Apple M3, NEON, 8 cores", "cores": 8}, {"cpu": "VIA", "cores": 4}]
+    titles = ["AMD EPYC (25-17), 2 cores", "0x41-0xd40, 1 core", "Apple M3, 8 cores", "VIA, 4 cores"]
+    assert [machine.title(one) for one in told] == titles
     info.unlink()
     assert machine.kind(tmp_path) == f"{machine.cpu_model()}, SSE, 1 core"

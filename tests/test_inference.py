@@ -4,10 +4,12 @@ import hashlib
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import combinations
 
 import numpy as np
 import planted_photos
 import pytest
+from planted import kill_when
 from safetensors.numpy import load_file, save, save_file
 
 from dlrosetta import compare, data, draws, frameworks, texts, weights
@@ -113,18 +115,44 @@ def test_a_full_comparison_says_how_far_features_are_apart(place, seen):
     assert f"Weights: {weights.SEEDED}." in done.stdout
 
 
-def test_agreement_is_the_worst_examples_relative_error_and_the_share_of_equal_neighbours(text):
+def test_features_that_were_made_are_not_made_again(place, seen):
+    """The second framework is killed while it makes them, with the program; the first one's are kept."""
+    log = place.folder / "log"
+    made = "    return np.concatenate([predict"
+    seen("again", (made, f"    print('made', file=open({str(log)!r}, 'a'))\n{made}"))
+    seen("plain", (made, f"    import time; time.sleep(0.5)\n{made}"))
+    full = ("compare", "seen", "--frameworks", "again,plain", "--budget", "1", "--profile", "full", "--json")
+    assert place.call("prove", "seen", "--frameworks", "again,plain", "--dtype", "float32").returncode == 0
+    log.unlink()
+    lines = kill_when(place, full, lambda lines: any("made" in line for line in lines))
+    (kept,) = [line for line in lines if "made" in line]
+    (file,) = (place.results / "unfinished").glob(f"*/{kept['file']}")
+    assert kept["made"] == "again" and load_file(file)["features"].shape == (4, 16)
+    done = place.call(*full, "--resume")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["cells"][0]["training"]["seconds"] == kept["seconds"]
+    assert document["agreement"] == [{"a": "again", "b": "plain", "examples": 4, "error": 0.0, "neighbours": 1.0}]
+    assert log.read_text(encoding="utf-8").count("made") == 1
+    assert not (place.results / "unfinished").exists()
+
+
+def test_agreement_is_the_worst_examples_relative_error_and_the_share_of_equal_neighbours(tmp_path):
     one = np.array([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]])
     longer = one * [[1.0], [1.0], [1.5]]  # neighbours go by direction alone
     turned = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1]])
     assert compare.nearest(one).tolist() == [1, 0, 1]
     known = sorted(frameworks.find().items())
-    features = zip(known, (one, longer, turned), strict=False)
-    cells = [compare.Timed(framework, "proven", features=array) for (_, framework), array in features]
-    told = compare.Comparison(text, "full", "photos", cells, "").agreement()
+    cells = []
+    for (slug, framework), array in zip(known, (one, longer, turned, np.zeros((3, 2))), strict=False):
+        save_file({"features": array}, tmp_path / slug)
+        cells.append(compare.Timed(framework, "proven", features=tmp_path / slug))
+    cells[3].fail("it ended")
+    told = compare.agreement(cells)
     assert told[0]["error"] == pytest.approx(0.5 / 1.5)
     assert told[0]["neighbours"] == 1.0
     assert told[1]["neighbours"] == 0.0
+    assert [(pair["a"], pair["b"]) for pair in told] == list(combinations([slug for slug, _ in known[:3]], 2))
 
 
 def published(text, seed=3, **changes):

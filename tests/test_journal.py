@@ -41,6 +41,31 @@ def test_it_is_whole_at_every_moment_and_leaves_nothing_when_it_is_done(results)
     journal.remove()
 
 
+def test_files_lie_beside_the_lines_as_long_as_those(tmp_path):
+    journal = Journal("photos-1")
+    for slug in ("a", "b"):
+        (tmp_path / "out.bin").write_text(slug, encoding="utf-8")
+        kept = journal.keep(tmp_path / "out.bin", made=slug)
+        assert kept.read_text(encoding="utf-8") == slug and not (tmp_path / "out.bin").exists()
+    again = Journal("photos-1", resume=True)
+    files = {line["made"]: again.files / line["file"] for line in again.of("made")}
+    assert {slug: file.read_text(encoding="utf-8") for slug, file in files.items()} == {"a": "a", "b": "b"}
+    Journal("photos-1")
+    assert not again.files.exists()
+
+
+def test_a_file_that_cannot_be_moved_stays_and_costs_no_other(tmp_path):
+    said = []
+    journal = Journal("photos-1", say=said.append)
+    journal.files.write_text("a file in place of the folder", encoding="utf-8")
+    out = tmp_path / "out.bin"
+    out.write_text("a", encoding="utf-8")
+    assert journal.keep(out, made="a") == out and out.exists()
+    journal.add(kind="steps")
+    assert Journal("photos-1", resume=True).lines == [{"kind": "steps"}]
+    assert "on --resume it would be made again" in said[0]
+
+
 @pytest.mark.parametrize("damage", ['{"kind": "st', "[1]\n", "\x00\x00"])
 def test_of_a_damaged_journal_what_comes_before_is_used(damage):
     journal = Journal("cnn-1")

@@ -63,6 +63,21 @@ def test_the_work_of_the_largest_text_is_counted_in_little_memory(place):
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
 
 
+def test_features_of_many_cells_are_compared_in_little_memory(place, tmp_path):
+    """Of a thousand photos and sixteen frameworks they are 130 MB."""
+    code = "import numpy as np\nfrom pathlib import Path\nfrom safetensors.numpy import save_file\n"
+    code += "from dlrosetta import compare, frameworks\n"
+    code += f"cells, folder = [], Path({str(tmp_path)!r})\n"
+    code += "for slug, one in list(frameworks.find().items())[:16]:\n"
+    code += "    save_file({'features': np.random.default_rng(0).random((1000, 2048), np.float32)}, folder / slug)\n"
+    code += "    cells.append(compare.Timed(one, 'proven', features=folder / slug))\n"
+    code += "print(len(compare.agreement(cells)))\n"
+    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
+    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    assert shown.startswith("120\n")
+    assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
+
+
 def test_weights_from_the_seed_are_drawn_in_little_memory(place, tmp_path):
     """ResNet-50 has 25 million."""
     code = "from pathlib import Path\nfrom dlrosetta import paths, texts, weights\n"

@@ -2,12 +2,11 @@
 
 import json
 import os
-import signal
 import time
 
 import planted
 import pytest
-from planted import STEP, TEXT, sleeping
+from planted import STEP, TEXT, kill_when, sleeping
 
 from dlrosetta import compare, frameworks, rounds, timed
 from dlrosetta.client import WorkerFailed
@@ -18,22 +17,6 @@ YIELD = "        yield images[rows], labels[rows]"
 
 def comparison(place, *more, slugs="a,b"):
     return ("compare", TEXT, "--frameworks", slugs, "--budget", "1", "--json", *more)
-
-
-def journal_of(place):
-    files = (place.results / "unfinished").glob("*.jsonl")
-    return [json.loads(line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def kill_when(place, arguments, ripe):
-    """Start a comparison, kill it as soon as its journal is `ripe`, and answer the journal as it was left."""
-    process = place.start(*arguments)
-    deadline = time.monotonic() + 90
-    while time.monotonic() < deadline and not (place.results.exists() and ripe(journal_of(place))):
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
-    return journal_of(place)
 
 
 # -- nothing is lost ---------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from dlrosetta import client, console, gpus, intervals, machine, paths, roof, rounds, timed, weights, work
 from dlrosetta.errors import RosettaError, UsageError
@@ -51,19 +52,7 @@ class Comparison:
     device: str | None = None  # that was asked for, by its name
     roof: dict[str, Any] | None = None  # what each framework reaches of products and copies (roof.py)
     commit: str | None = None  # of the checkout, when it began: hours later there may be another
-
-    def agreement(self) -> list[dict[str, Any]]:
-        """How far apart the features of every two cells are: the largest relative error of an example's, and the share
-        of examples of which both find the same nearest neighbour.
-        """
-        found = []
-        told = [(cell.framework.slug, cell.features) for cell in self.cells if cell.features is not None]
-        neighbours = {slug: nearest(features) for slug, features in told}
-        for (a, one), (b, other) in combinations(told, 2):
-            error = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1)
-            same = float(np.mean(neighbours[a] == neighbours[b]))
-            found.append({"a": a, "b": b, "examples": len(one), "error": float(error.max()), "neighbours": same})
-        return found
+    agreement: list[dict[str, Any]] = field(default_factory=list)  # of features, by two cells
 
     def pairs(self) -> list[dict[str, Any]]:
         """Paired speed ratios a/b of every two cells that were timed at the same; `differ` is false where the interval
@@ -99,7 +88,7 @@ class Comparison:
             "cells": [cell.document() for cell in self.cells],
             "pairs": self.pairs(),
             "weights": self.weights,
-            "agreement": self.agreement(),
+            "agreement": self.agreement,
             **({"batch": self.batch} if self.batch else {}),
             **({"device": self.device} if self.device else {}),
             **({"roof": self.roof} if self.roof else {}),
@@ -115,6 +104,23 @@ def check_batches(known: Iterable[Text], profile: str, batches: Sequence[int]) -
             f"Expected --batch with --profile quick: {trained[0]} is trained as it says. Received: full.",
             "leave --batch out",
         )
+
+
+def agreement(cells: Iterable[Timed]) -> list[dict[str, Any]]:
+    """How far apart the features of every two cells are: the largest relative error of an example's, and the share of
+    examples of which both find the same nearest neighbour. Never more than two cells' features are in memory.
+    """
+    found = []
+    files = [(cell.slug, cell.features) for cell in cells if cell.features and cell.verdict in HOLDING]
+    neighbours = {slug: nearest(load_file(file)["features"]) for slug, file in files}
+    for number, (a, file) in enumerate(files[:-1]):
+        one = load_file(file)["features"]
+        for b, second in files[number + 1 :]:
+            other = load_file(second)["features"]
+            error = np.linalg.norm(one - other, axis=1) / np.linalg.norm(other, axis=1)
+            same = float(np.mean(neighbours[a] == neighbours[b]))
+            found.append({"a": a, "b": b, "examples": len(one), "error": float(error.max()), "neighbours": same})
+    return found
 
 
 def nearest(features: np.ndarray) -> np.ndarray:
@@ -143,7 +149,7 @@ def compare(
 ) -> Comparison:
     """Prove, then time, every given cell in `dtype` on a track. `budget` is seconds of rounds for all cells together;
     `say` hears what is going on. `pythons` as in `run.prove`. `batch` examples a step, in the place of the text's own.
-    With `resume`, rounds and trainings that the same comparison had finished when it was killed are not taken again.
+    With `resume`, rounds, trainings and features that the same comparison had when it was killed are not taken again.
     Each worker gets `threads`, or one a core. On another `device` than the one that was chosen none is timed.
     """
     at = commit()
@@ -166,7 +172,9 @@ def compare(
         for cell in ready:
             say(f"starting {cell.framework.slug}")
             timed.guard(cell, lambda cell=cell: opened(cell))  # type: ignore[misc]
-        journal = Journal(journal_key(text, ready, profile, threads, batch, device) if ready else None, resume, say)
+        title = given.title if given else None
+        key = journal_key(text, ready, profile, threads, batch, device, title) if ready else None
+        journal = Journal(key, resume, say)
         ended = rounds.take([cell for cell in ready if cell.worker], budget, timed.guard, opened, say, journal)
         for cell in ready:
             if profile == "full" and cell.worker and cell.scope == "all":
@@ -175,11 +183,11 @@ def compare(
             if cell.worker:
                 timed.guard(cell, lambda cell=cell: timed.measure_memory(cell))  # type: ignore[misc]
                 timed.guard(cell, lambda cell=cell: timed.check_turns(cell))  # type: ignore[misc]
+        told = agreement(cells)  # before the workers end: features that no journal keeps lie in their folders
         reached = None
         if dtype == "float32":  # last: its arrays stay in the workers
             reached = roof.measure({cell.slug: cell.worker for cell in ready if cell.worker}, say)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    title = given.title if given else None
     asked = device.title if device else None
     return Comparison(
         text,
@@ -197,6 +205,7 @@ def compare(
         device=asked,
         roof=reached,
         commit=at,
+        agreement=told,
     )
 
 
@@ -207,8 +216,9 @@ def journal_key(
     threads: int | None = None,
     batch: int | None = None,
     device: gpus.Choice | None = None,
+    given: str | None = None,
 ) -> str:
-    """What must be the same for a comparison to go on: versions, adapters, locks, data, threads, machine."""
+    """What must be the same for a comparison to go on: versions, adapters, locks, data, weights, threads, machine."""
     from dlrosetta import data
 
     parts = [
@@ -216,6 +226,7 @@ def journal_key(
         profile,
         str(threads),
         str(batch),
+        str(given),
         machine.cpu_model(),
         str(machine.threads()),
         data.where(text.data).kind,

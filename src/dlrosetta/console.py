@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from dlrosetta import device_notes
+from dlrosetta import machine as machines
 from dlrosetta.proof import HOLDING
 from dlrosetta.proof.cell import Cell
 
@@ -194,7 +195,7 @@ def show_comparison(text: Any, document: dict[str, Any], path: Any) -> None:
     if document["weights"]:
         screen.print(f"Weights: {document['weights']}.", style="dim")
     device = f" Device: {document['device']}." if "device" in document else ""
-    where = f"Data: {document['data']}. Machine: {machine['cpu']}, {machine['cores']} cores.{device}"
+    where = f"Data: {document['data']}. Machine: {machines.title(machine)}.{device}"
     screen.print(where, style="dim")
     if path:
         screen.print(f"Result: {path}", style="dim", soft_wrap=True)
@@ -253,7 +254,7 @@ def show_roof(document: dict[str, Any]) -> None:
     for slug, reason in sorted(roof["reasons"].items()):
         screen.print(Styled(f"{slug} ", style="bold").append_text(verdict("failed")).append(f": {reason}", style=""))
     screen.print("Fastest of several rounds in float32; share: of the best, which is the roof.", style="dim")
-    screen.print(f"Machine: {machine['cpu']}, {machine['cores']} cores.", style="dim")
+    screen.print(f"Machine: {machines.title(machine)}.", style="dim")
 
 
 def comparison_table(

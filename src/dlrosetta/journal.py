@@ -1,5 +1,5 @@
 """What a comparison has measured so far, on disk: one JSON line a finished round, or a cell of a grid that has come
-home, so that a comparison which is killed goes on where it was.
+home, so that a comparison which is killed goes on where it was. What is too large for a line lies in a file beside it.
 
 Lines are appended, so that the ten thousandth costs what the first does. A kill may tear the last one: who resumes
 reads up to it, and writes what is whole anew. Where the disk is full, the comparison goes on without a journal, and
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,12 @@ class Journal:
 
     def __init__(self, key: str | None, resume: bool = False, say: Callable[[str], None] = lambda line: None):
         self.path = folder() / f"{key}.jsonl"
+        self.files = folder() / f"{key}"
         self.say = say
         self.lines: list[dict[str, Any]] = _read(self.path) if resume and key else []
         self.writes = key is not None
+        if self.writes and not self.lines:
+            shutil.rmtree(self.files, ignore_errors=True)
         self._write(lambda: paths.write(self.path, b"".join(map(_line, self.lines))))
 
     def add(self, **line: Any) -> None:
@@ -36,12 +40,32 @@ class Journal:
         self.lines.append(line)
         self._write(lambda: _append(self.path, _line(line)))
 
+    def keep(self, file: Path, **line: Any) -> Path:
+        """Move a file beside the lines, then add one about it; where it cannot be moved it stays, and no line is added.
+        Answer where it is.
+        """
+        if not self.writes:
+            return file
+        kept = self.files / f"{len(self.lines)}{file.suffix}"
+        try:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, kept)
+        except OSError as error:
+            self.say(f"{kept} cannot be written ({error.strerror}): on --resume it would be made again")
+            return file
+        self.add(**line, file=kept.name)
+        return kept
+
     def of(self, kind: str) -> list[dict[str, Any]]:
         """The lines that have `kind`."""
         return [line for line in self.lines if kind in line]
 
     def remove(self) -> None:
         """The comparison is done and its result is kept."""
+        shutil.rmtree(self.files, ignore_errors=True)
+        self._forget()
+
+    def _forget(self) -> None:
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()  # unless others are in it
@@ -54,7 +78,7 @@ class Journal:
             write()
         except OSError as error:
             self.writes = False
-            self.remove()
+            self._forget()
             self.say(f"{self.path} cannot be written ({error.strerror}): this comparison could not be resumed")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def kind(root: Path = Path("/")) -> str:
     named = f"{told.get('vendor_id', '')} {'-'.join(numbers)}".strip() if numbers else cpu_model()
     count = cores()
     return f"{named}, {vector(flags(root))}, {count} core{'' if count == 1 else 's'}"
+
+
+def title(facts: dict[str, Any]) -> str:
+    """What people read of a machine's `facts`: "AMD EPYC (25-17), 2 cores". In brackets are family and model, where its
+    class has them: of an EPYC of one kind and of the next the names may be the same.
+    """
+    numbers = re.search(r" ?(\w+-\w+)$", facts.get("class", "").partition(",")[0])
+    which = f" ({numbers[1]})" if numbers and numbers[1] not in facts["cpu"] else ""
+    return f"{facts['cpu']}{which}, {facts['cores']} core{'' if facts['cores'] == 1 else 's'}"
 
 
 def vector(known: frozenset[str]) -> str:

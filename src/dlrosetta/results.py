@@ -202,11 +202,6 @@ class Today:
         return found
 
 
-def machine_name(machine: dict[str, Any]) -> str:
-    """Processor and cores: "AMD EPYC, 2 cores"."""
-    return f"{machine['cpu']}, {machine['cores']} cores"
-
-
 def changes(changed: str | None) -> str:
     """What people read of the column `changed`."""
     return {None: "unknown", "": "nothing", "all": "no longer there"}.get(changed, changed or "")

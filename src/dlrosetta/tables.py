@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from dlrosetta import device_notes
 from dlrosetta.errors import UsageError
-from dlrosetta.results import Filters, Result, Today, machine_name, moment
+from dlrosetta.machine import title
+from dlrosetta.results import Filters, Result, Today, moment
 
 if TYPE_CHECKING:
     import duckdb
@@ -116,7 +117,7 @@ def rows_of(result: Result, number: int, changed: Sequence[str | None] | None = 
         "profile": document["profile"],
         "track": document["track"],
         "dtype": document.get("dtype", "float32"),
-        "machine": machine_name(machine),
+        "machine": title(machine),
     }
     run = {
         **shared,

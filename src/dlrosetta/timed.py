@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors.numpy import load_file
 
 from dlrosetta import intervals, rounds, weights
 from dlrosetta.client import Worker, WorkerFailed, one_line
@@ -65,7 +64,7 @@ class Timed:
     given_threads: int = 0
     gpu: bool | None = None  # whether it is to run on one; None: on what its framework finds
     found: dict[str, Any] = field(default_factory=dict)  # what the worker itself says of precision, threads and batch
-    features: np.ndarray | None = None  # of a text without training: what the version makes of the data
+    features: Path | None = None  # of a text without training: what the version makes of the data, (N, D)
 
     @property
     def slug(self) -> str:
@@ -244,10 +243,15 @@ def train(cell: Timed, say: Say, journal: Journal) -> None:
 def features(cell: Timed, say: Say, journal: Journal) -> None:
     """Profile full of a text without training: what the version makes of all examples."""
     assert cell.worker is not None
-    say(f"features of {cell.framework.slug}")
-    out = Path(cell.worker.path("features.safetensors"))
-    done = cell.worker.ask("features", out=str(out), patience=24 * 3600.0)
-    cell.features = load_file(out)["features"]
+    done = next((line for line in journal.of("made") if line["made"] == cell.slug), None)
+    kept = journal.files / Path(done["file"]).name if done else None
+    if done and kept and kept.is_file():
+        cell.features = kept
+    else:
+        say(f"features of {cell.framework.slug}")
+        out = Path(cell.worker.path("features.safetensors"))
+        done = cell.worker.ask("features", out=str(out), patience=24 * 3600.0)
+        cell.features = journal.keep(out, made=cell.slug, seconds=done["seconds"], items=done["items"])
     cell.training = {"seconds": done["seconds"], "items": done["items"], "losses": []}
 
 
