@@ -209,6 +209,17 @@ def test_what_is_no_safetensors_file_is_refused_and_not_kept(text):
     assert not weights.kept(text).exists()
 
 
+def test_other_weights_than_the_texts_are_not_kept_and_not_called_a_want_of_room(text):
+    with Server(save(published(text, **{"first.weight": None}))) as server:
+        text.weights["address"] = server.address
+        with pytest.raises(
+            RosettaError, match=rf"{server.address}: .*fc1.weight has shape .* Received: none"
+        ) as failed:
+            weights.fetch(text, tries=1)
+    assert failed.value.hint is None
+    assert [one.name for one in weights.kept(text).parent.iterdir() if not one.name.endswith(".lock")] == []
+
+
 def test_a_checksum_that_is_stated_is_checked(text):
     body = save(published(text))
     text.weights["checksum"] = "sha256:" + hashlib.sha256(body + b"x").hexdigest()
@@ -231,3 +242,18 @@ def test_weights_that_cannot_be_drawn_say_why(text, tmp_path):
     with pytest.raises(RosettaError, match=said) as failed:
         weights.find(text, tmp_path / "file")
     assert "a folder with room" in failed.value.hint
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "hint"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "ended by SIGKILL", weights.NO_MEMORY),
+        ("raise ValueError('too large')", "ValueError: too large", None),
+        ("import os; os._exit(3)", "ended with status 3", None),
+    ],
+)
+def test_a_process_that_ends_while_it_draws_says_how(text, tmp_path, monkeypatch, code, said, hint):
+    monkeypatch.setattr(weights, "APART", code)
+    with pytest.raises(RosettaError, match=f"of seen could not be drawn: .*{said}") as failed:
+        weights.find(text, tmp_path)
+    assert failed.value.hint == hint

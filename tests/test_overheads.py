@@ -5,10 +5,17 @@ That fences cost at most 1 % of a step of 5 ms, and that 5 % are told apart, is 
 
 import os
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from planted import TEXT
+from safetensors.numpy import save_file
+
+from dlrosetta import paths, texts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import overheads
@@ -75,6 +82,27 @@ def test_features_of_many_cells_are_compared_in_little_memory(place, tmp_path):
     before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
     shown, told = overheads.noted("--version", environ=place.environ(), before=before)
     assert shown.startswith("120\n")
+    assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
+
+
+def test_published_weights_are_fetched_and_converted_in_little_memory(place, tmp_path):
+    """Of ResNet-50 they are 100 MB, and as many under the text's names."""
+    text = texts.load(paths.stone_dirs()[0] / "resnet50")
+    arrays = {name: np.zeros(spec["shape"], np.float32) for name, spec in text.full_parameters.items()}
+    save_file(arrays, tmp_path / "published")
+    served = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=tmp_path))
+    threading.Thread(target=served.serve_forever, daemon=True).start()
+    code = "from dlrosetta import paths, texts, weights\n"
+    code += "text = texts.load(paths.stone_dirs()[0] / 'resnet50')\n"
+    code += f"text.weights['address'] = 'http://127.0.0.1:{served.server_port}/published'\n"
+    code += "print(weights.fetch(text, tries=1))\n"
+    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
+    environ = {**place.environ(), "ROSETTA_DATA": str(tmp_path)}
+    shown, told = overheads.noted("--version", environ=environ, before=before)
+    served.shutdown()
+    served.server_close()
+    assert shown.splitlines()[0] == str(tmp_path / "weights" / "resnet50.safetensors")
+    assert [one.name for one in (tmp_path / "weights").glob("*.safetensors")] == ["resnet50.safetensors"]
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
 
 
