@@ -120,7 +120,7 @@ def test_features_that_were_made_are_not_made_again(place, seen):
     log = place.folder / "log"
     made = "    return np.concatenate([predict"
     seen("again", (made, f"    print('made', file=open({str(log)!r}, 'a'))\n{made}"))
-    seen("plain", (made, f"    import time; time.sleep(0.5)\n{made}"))
+    seen("plain", (made, f"    import time; time.sleep(2)\n{made}"))
     full = ("compare", "seen", "--frameworks", "again,plain", "--budget", "1", "--profile", "full", "--json")
     assert place.call("prove", "seen", "--frameworks", "again,plain", "--dtype", "float32").returncode == 0
     log.unlink()

@@ -30,6 +30,12 @@ def document(place):
     return overheads.compared(*options, environ=place.environ())
 
 
+def after(code, environ):
+    """What a `rosetta` prints that first runs `code`, and what is told of its process."""
+    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
+    return overheads.noted("--version", environ=environ, before=before)
+
+
 def test_start_and_memory(document):
     """Where others are at work, each gets its share of the processors, and what is waited for takes as much longer."""
     waiting = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
@@ -64,8 +70,7 @@ def test_the_work_of_the_largest_text_is_counted_in_little_memory(place):
     """It has eight million parameters, and a train step's activations are hundreds of megabytes."""
     code = "from dlrosetta import compare, paths, texts, work\n"
     code += "print(work.count(texts.load(paths.stone_dirs()[0] / 'densenet121')))\n"
-    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
-    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    shown, told = after(code, place.environ())
     assert shown.startswith("Work(flops=16762884096, ")
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
 
@@ -79,8 +84,7 @@ def test_features_of_many_cells_are_compared_in_little_memory(place, tmp_path):
     code += "    save_file({'features': np.random.default_rng(0).random((1000, 2048), np.float32)}, folder / slug)\n"
     code += "    cells.append(compare.Timed(one, 'proven', features=folder / slug))\n"
     code += "print(len(compare.agreement(cells)))\n"
-    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
-    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    shown, told = after(code, place.environ())
     assert shown.startswith("120\n")
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
 
@@ -96,9 +100,7 @@ def test_published_weights_are_fetched_and_converted_in_little_memory(place, tmp
     code += "text = texts.load(paths.stone_dirs()[0] / 'resnet50')\n"
     code += f"text.weights['address'] = 'http://127.0.0.1:{served.server_port}/published'\n"
     code += "print(weights.fetch(text, tries=1))\n"
-    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
-    environ = {**place.environ(), "ROSETTA_DATA": str(tmp_path)}
-    shown, told = overheads.noted("--version", environ=environ, before=before)
+    shown, told = after(code, {**place.environ(), "ROSETTA_DATA": str(tmp_path)})
     served.shutdown()
     served.server_close()
     assert shown.splitlines()[0] == str(tmp_path / "weights" / "resnet50.safetensors")
@@ -111,7 +113,6 @@ def test_weights_from_the_seed_are_drawn_in_little_memory(place, tmp_path):
     code = "from pathlib import Path\nfrom dlrosetta import paths, texts, weights\n"
     code += f"found = weights.find(texts.load(paths.stone_dirs()[0] / 'resnet50'), Path({str(tmp_path)!r}))\n"
     code += "print(found.title)\n"
-    before = f"{code}import sys\nsys.argv[3:] = ['--version']\n"
-    shown, told = overheads.noted("--version", environ=place.environ(), before=before)
+    shown, told = after(code, place.environ())
     assert shown.startswith("drawn from the seed") and (tmp_path / "resnet50.safetensors").stat().st_size > 90e6
     assert told["peak_bytes"] < overheads.MEMORY_MB * 1e6
