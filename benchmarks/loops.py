@@ -19,7 +19,7 @@ from dlrosetta.proof import run
 
 ROUNDS = int(os.environ.get("ROUNDS", "30"))
 STEPS = {"cnn": 4, "gpt": 2, "gru": 16}  # a round: half a second and more, so that what a loop's start costs is little;
-FEW = {"mlx", "tinygrad"}  # whose single step takes as long on a CPU
+FEW = {"mindspore", "mlx", "oneflow", "tinygrad"}  # whose single step takes as long on a CPU
 WARM = {"mlx": 1}  # rounds that are not counted, else 3: MLX is compiled on its first, and takes minutes for two
 HERE = Path(__file__).parent
 

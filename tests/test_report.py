@@ -201,7 +201,22 @@ def test_what_is_current_goes_before_what_is_more():
     new = document(cell("flax", 900.0), date="2026-11-30T00:00:00Z")
     old = document(cell("flax", 100.0), cell("torch"), date="2026-11-25T00:00:00Z")
     found = groups(old, new, today=Current())
-    assert [[row["label"] for row in group.rows] for group in found] == [["flax"], ["torch †"]]
+    assert [[row["label"] for row in group.rows] for group in found] == [["flax"], ["flax †", "torch †"]]
+
+
+def test_a_run_that_adds_a_framework_comes_whole():
+    """What does not fit in memory at once is compared in parts, of which one framework stands in all."""
+    most = document(cell("torch", 100.0), cell("flax"), cell("paddle"), date="2026-11-25T00:00:00Z")
+    parts = [
+        document(cell("torch", 90.0), cell(name), date=f"2026-11-{day}T00:00:00Z")
+        for name, day in (("mlx", 26), ("gluon", 27), ("flax", 28))
+    ]
+    for order in ((most, *parts), (*reversed(parts), most)):
+        found = groups(*order)
+        assert [[row["label"] for row in group.rows] for group in found] == [
+            ["flax", "paddle", "torch"], ["gluon", "torch"], ["mlx", "torch"]
+        ]  # fmt: skip
+        assert [group.rows[-1]["speed"] for group in found] == pytest.approx([100.5, 90.45, 90.45])
 
 
 def test_only_what_holds_and_was_timed_is_shown():
@@ -280,6 +295,13 @@ def test_what_has_changed_since_is_marked(tmp_path):
     page = report.write(found, tmp_path, results.Filters()).read_text(encoding="utf-8")
     assert [row["label"] for row in found[0].rows] == ["flax †", "torch"]
     assert "version, lock" in page and "† The version, adapter or environment is another now" in page
+
+
+def test_a_release_is_shown_without_its_build(tmp_path):
+    facts = {"version": "2026.4.1-22982-e213a147257-releases/2026/4", "device": "cpu", "threads": 2, "python": "3.11.7"}
+    (group,) = groups(document(cell("openvino", facts=facts), cell("torch")))
+    page = report.write([group], tmp_path, results.Filters()).read_text(encoding="utf-8")
+    assert "<td>2026.4.1</td>" in page and "<td>1.2</td>" in page and "22982" not in page
 
 
 def test_old_charts_go_and_others_files_stay(tmp_path):

@@ -215,6 +215,36 @@ def test_the_loader_is_timed_apart_and_together_with_the_steps(place):
     assert both == pytest.approx(steps, rel=0.3)
 
 
+AHEAD = """
+def batches(images, labels, shuffle):
+    import queue, threading, time
+    store = queue.Queue(6)
+
+    def work():
+        for pair in made(images, labels, shuffle):
+            time.sleep(0.040)
+            store.put(pair)
+        store.put(None)
+
+    threading.Thread(target=work, daemon=True).start()
+    return iter(store.get, None)
+
+
+"""
+
+
+def test_what_a_loader_has_in_store_from_while_others_had_their_turn_does_not_count(place):
+    """Six batches lie ready after each other turn; making one takes 40 ms, in the 20 ms of a step and after."""
+    first = "def batches(images, labels, shuffle):\n"
+    place.plant("ahead", sleeping(20), (first, AHEAD + first.replace("batches", "made")))
+    place.plant("usual", sleeping(20))
+    done = place.call(*comparison(place, slugs="ahead,usual"))
+    assert done.returncode == 0, done.stderr
+    ahead, _ = json.loads(done.stdout)["cells"]
+    for kind in ("load", "both"):
+        assert all(0.038 < 64 / sample < 0.070 for sample in ahead["input"][kind]["samples"]), ahead["input"][kind]
+
+
 @pytest.mark.parametrize(
     ("edit", "reason"),
     [

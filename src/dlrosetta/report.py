@@ -143,8 +143,8 @@ def seconds(value: float) -> str:
 
 
 def groups_of(tables: Tables, today: Today, language: str = words.LANGUAGES[0]) -> list[Group]:
-    """Each cell once, in groups of what may be compared: texts, machines, precisions and frameworks in alphabetical
-    order; told in a language.
+    """Every cell, in groups of what may be compared: texts, machines, precisions and frameworks in alphabetical order;
+    told in a language.
     """
     said = words.load(language)["report"]
     rows = [row for row in tables.cells() if row["speed"] is not None and row["verdict"] in HOLDING]
@@ -160,16 +160,18 @@ def _side_by_side(rows: list[Row]) -> Iterator[list[Row]]:
     """Rows that were measured side by side: those of a run, in the first group also those of a run of the tuned track.
 
     Seconds of one day say little beside those of another, when the machine was busier. The run that has most current
-    cells goes first, the later of two; what it lacks, or timed and did not train, comes in groups of its own.
+    cells goes first, the later of two; a run that has what it lacks, or trained what it timed, comes whole in a group
+    of its own: a speed tells little without those beside which it was measured.
     """
-    first = True
-    while rows:
-        chosen = [_best([row for row in rows if row["track"] == track]) for track in ("default", "tuned")]
-        runs = [run for run in chosen if run is not None] if first else [_best(rows)]
+    shown: dict[tuple[str, str], float | None] = {}
+    while added := [row for row in rows if _adds(row, shown)]:
+        chosen = [_best([row for row in added if row["track"] == track]) for track in ("default", "tuned")]
+        runs = [run for run in chosen if run is not None] if not shown else [_best(added)]
         together = [row for row in rows if row["run"] in runs]
-        shown = {(row["framework"], row["track"]): row["accuracy"] for row in together}
+        for row in together:
+            place = row["framework"], row["track"]
+            shown[place] = row["accuracy"] if shown.get(place) is None else shown[place]
         yield together
-        rows, first = [row for row in rows if _adds(row, shown)], False
 
 
 def _adds(row: Row, shown: dict[tuple[str, str], float | None]) -> bool:
@@ -202,6 +204,7 @@ def _group(rows: list[Row], tables: Tables, today: Today, number: int, said: cha
         row["label"] = row["framework"] + (said["and_tuned"] if row["track"] == "tuned" else "")
         row["label"] += " †" if row["changed"] else ""
         row["since"] = changes(row["changed"])
+        row["release"] = (row["version"] or "").partition("-")[0]  # OpenVINO's goes on with its build and branch
         row["losses"] = next((_losses(cell) for cell in _cells(row, tables)), [])
     what = "evaluation" if scope == "evaluation" else "training" if text is None or text.trains else "forward"
     precision = said["mixed"] if dtype == "bfloat16" else dtype

@@ -23,6 +23,7 @@ from dlrosetta.journal import Journal
 ROUND_S = 0.25  # a turn lasts at least this long, so that fences and clocks weigh nothing
 LEAST_ROUNDS, MOST_ROUNDS = 10, 400  # with fewer than six there is no interval
 INPUT_ROUNDS, LEAST_INPUT_ROUNDS = 6, 3  # of the loader; the fewer where half as much time again is up
+MOST_BATCHES = 1024  # of a turn of the loader alone
 NARROW = 0.02  # rounds go on until every interval is within ±2 % or the budget ends
 WARM, WARM_ROUNDS = 0.05, 10  # warm once the last three rounds lie within 5 %, or after ten
 RESTARTS = 1  # of a worker that dies while it is timed
@@ -184,10 +185,7 @@ def _turn(
 
 
 def _ask(cell: Any, kind: str) -> tuple[float, ...]:
-    """One stretch of work, told as a turn. A step before it wakes threads and caches that slept while others worked.
-    How many batches a loader yields in `ROUND_S` is found by doubling: it may do so by reading image files, or have a
-    few in store.
-    """
+    """One stretch of work, told as a turn. A step before it wakes threads and caches that slept while others worked."""
     if kind == "steps":
         cell.worker.ask("steps", count=1)
         before = energy.read()
@@ -196,14 +194,26 @@ def _ask(cell: Any, kind: str) -> tuple[float, ...]:
         if spent is not None:
             cell.joules.append(spent / (cell.steps * cell.batch_size))
         return _rate(cell, cell.steps, done)
-    cell.worker.ask("feed", count=1, work=kind == "both")
-    if kind not in cell.counts:
-        cell.counts[kind], seconds = 1, 0.0
-        while seconds < ROUND_S / 2 and cell.counts[kind] < cell.steps:
-            cell.counts[kind] = min(2 * cell.counts[kind], cell.steps)
-            seconds = cell.worker.ask("feed", count=cell.counts[kind], work=kind == "both")["seconds"]
+    _empty(cell)
+    if kind == "both":
+        cell.worker.ask("feed", count=1, work=True)
+        if kind not in cell.counts:
+            cell.counts[kind], seconds = 1, 0.0
+            while seconds < ROUND_S / 2 and cell.counts[kind] < cell.steps:
+                cell.counts[kind] = min(2 * cell.counts[kind], cell.steps)
+                seconds = cell.worker.ask("feed", count=cell.counts[kind], work=True)["seconds"]
     count = cell.counts[kind]
     return _rate(cell, count, cell.worker.ask("feed", count=count, work=kind == "both"))
+
+
+def _empty(cell: Any) -> None:
+    """Take batches until the loader has to make them: one that works ahead has made some while others had their turn.
+    How many it yields in a turn is found by doubling: it may read image files, or cut up what lies in memory.
+    """
+    count = cell.counts.get("load", 1)
+    while cell.worker.ask("feed", count=count, work=False)["seconds"] < ROUND_S / 2 and count < MOST_BATCHES:
+        count *= 2
+    cell.counts["load"] = count
 
 
 def unfinished(reads: Sequence[tuple[float, float]]) -> bool:
