@@ -21,7 +21,7 @@ def test_columns_are_picked_and_remembered_and_in_the_address(page, address):
     assert versions(page) == ["torch", "mlx"]
     page.get_by_label("Add a column").click()
     expect(page.locator("select.pick")).to_have_count(3)
-    assert "in=torch,mlx," in page.url
+    expect(page).to_have_url(re.compile("in=torch,mlx,"))
     page.goto(f"{address}texts/gru/")
     expect(page.locator("select.pick")).to_have_count(3)
     assert versions(page)[:2] == ["torch", "mlx"]
@@ -107,7 +107,7 @@ def test_keys_alone(page, address):
     expect(page.locator("#model [data-version=flax] pre")).to_be_focused()
     expect(page.locator("#model [data-version=flax] .line.current.source")).to_have_count(1)
     page.keyboard.press("Enter")
-    assert re.search(r"#flax-L\d+$", page.url)
+    expect(page).to_have_url(re.compile(r"#flax-L\d+$"))
     page.keyboard.press("?")
     expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
     page.keyboard.press("Escape")
