@@ -169,8 +169,8 @@ def _side_by_side(rows: list[Row]) -> Iterator[list[Row]]:
         runs = [run for run in chosen if run is not None] if not shown else [_best(added)]
         together = [row for row in rows if row["run"] in runs]
         for row in together:
-            place = row["framework"], row["track"]
-            shown[place] = row["accuracy"] if shown.get(place) is None else shown[place]
+            if shown.get(place := (row["framework"], row["track"])) is None:
+                shown[place] = row["accuracy"]
         yield together
 
 
