@@ -18,6 +18,7 @@ from dlrosetta import client, environments, frameworks, intervals, machine, path
 from dlrosetta.proof import run
 
 ROUNDS = int(os.environ.get("ROUNDS", "30"))
+BATCH = int(os.environ.get("BATCH", "0"))  # examples a batch, else the version's own: where one takes minutes on a CPU
 STEPS = {"cnn": 4, "gpt": 2, "gru": 16}  # a round: half a second and more, so that what a loop's start costs is little;
 FEW = {"mindspore", "mlx", "oneflow", "tinygrad"}  # whose single step takes as long on a CPU
 WARM = {"mlx": 1}  # rounds that are not counted, else 3: MLX is compiled on its first, and takes minutes for two
@@ -42,6 +43,7 @@ def main() -> None:
             "kind": {"trains": text.trains, "labels": text.trains, "files": text.files},
             "plain": str(HERE / f"plain_{framework.version}.py") if kind == "plain" else None,
             "rounds": ROUNDS,
+            "batch": BATCH,
             "warm": WARM.get(framework.slug, 3),
             "steps": 1 if framework.slug in FEW else STEPS.get(text.name, 1),
         }

@@ -18,6 +18,8 @@ adapter = _load_adapter(job["adapter"])
 adapter.describe()
 session = Session(adapter, job["layout"])
 session.open(job["version"], "float32", job["layers"], job["constants"], job["names"], **job["kind"])
+if job["batch"]:
+    session.version.BATCH_SIZE = job["batch"]
 session.create(0)
 session.prepare(job["steps"])
 version, state, batches = session.version, session.state, session.prepared

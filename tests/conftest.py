@@ -4,6 +4,7 @@ import signal
 
 import planted
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 # A shell starts what it puts in the background with Ctrl-C ignored, and every process below would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -23,3 +24,20 @@ def place(tmp_path, template, monkeypatch):
     found = planted.Place(tmp_path / "machine", template)
     monkeypatch.setenv("ROSETTA_CACHE", str(found.cache))
     return found
+
+
+class Scheduling(LoadFileScheduling):
+    """A file's tests are run by one process, for they share what is slow to start; the planted faults, a third of all
+    the time, by one process for each text and framework, so that two processes end at about the same time.
+    """
+
+    def _split_scope(self, nodeid):
+        file, _, test = nodeid.partition("::")
+        if "mutations" not in file or "[" not in test:
+            return file
+        return "-".join([file, *test.partition("[")[2].split("-")[:2]])  # the edit's id: text, framework, name
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return Scheduling(config, log)

@@ -80,6 +80,28 @@ def test_not_a_number_is_infinitely_far():
     assert golden.distance(golden.summarise("x", array), golden.summarise("x", np.ones(300))) == float("inf")
 
 
+@pytest.mark.parametrize("size", [1, 300, golden.PIECE, 2 * golden.PIECE + 13])
+def test_a_summary_in_pieces_is_that_of_the_whole(size):
+    """Many goldens are older than the pieces."""
+    array = draws.uniform(0, "x", size) - 0.5
+    expected = [draws.signs(number, "signs/x", size) @ array for number in range(golden.PROJECTIONS)]
+    for dtype, tolerance in (np.float64, 1e-12), (np.float32, 1e-6):
+        found = golden.summarise("x", array.astype(dtype))
+        assert found.norm == pytest.approx(np.linalg.norm(array), rel=tolerance)
+        assert found.projections == pytest.approx(expected, abs=tolerance * np.linalg.norm(array))
+        assert found.samples.dtype == np.float64
+
+
+@pytest.mark.parametrize("place", [0, golden.PIECE - 1, golden.PIECE, -1])
+def test_a_summary_sees_every_entry(place):
+    array = draws.uniform(0, "x", 2 * golden.PIECE + 13)
+    other = array.copy()
+    other[place] += 1.0
+    signs = [draws.signs(number, "signs/x", array.size)[place] for number in range(golden.PROJECTIONS)]
+    change = golden.summarise("x", other).projections - golden.summarise("x", array).projections
+    assert change == pytest.approx(signs)
+
+
 def test_a_golden_that_is_none_is_refused(tmp_path, text):
     folder = tmp_path / text.name
     folder.mkdir()

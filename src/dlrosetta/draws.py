@@ -21,13 +21,16 @@ def uniform(seed: int, name: str, count: int) -> np.ndarray:
     return (np.random.Philox(key=key).random_raw(count) >> np.uint64(11)) * 2.0**-53
 
 
-def signs(seed: int, name: str, count: int) -> np.ndarray:
-    """`count` values of ±1 as float64."""
+def sign_bits(seed: int, name: str, count: int) -> np.ndarray:
+    """`count` signs, a stream for each (seed, name): bits, eight in a byte, the first one highest; 1 stands for +1."""
     key = int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:16], "little")
-    raw = np.random.Philox(key=key).random_raw(-(-count // 64))
-    values = np.unpackbits(raw.astype("<u8").view(np.uint8))[:count] * 2.0
-    values -= 1.0
-    return values
+    return np.random.Philox(key=key).random_raw(-(-count // 64)).astype("<u8").view(np.uint8)
+
+
+def signs(seed: int, name: str, count: int) -> np.ndarray:
+    """`count` values of ±1 as float64: those of `sign_bits`."""
+    values = np.unpackbits(sign_bits(seed, name, count), count=count).astype(np.float64)
+    return 2 * values - 1
 
 
 def glorot_bound(shape: tuple[int, ...]) -> float:

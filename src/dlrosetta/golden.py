@@ -25,6 +25,7 @@ from dlrosetta.texts import Text
 
 SAMPLES = 256
 PROJECTIONS = 4
+PIECE = 8192  # entries, a multiple of 8
 RUNS = 5  # of the reference in float32, and as many in mixed precision
 SPREAD = ("step ", "losses", "trained ")  # what a proof on several devices compares
 LARGEST = 1 / 6  # of an error in mixed precision: of what is off by more, three times that says nothing
@@ -64,12 +65,25 @@ def positions(name: str, size: int) -> np.ndarray:
 
 def summarise(name: str, array: np.ndarray, rounding: float = 0.0) -> Tensor:
     """Reduce a full array to what the golden keeps of it."""
-    flat = np.asarray(array, dtype=np.float64).ravel()
-    # One sign vector at a time: each is as large as the array.
-    projections = np.array(
-        [float(draws.signs(number, f"signs/{name}", flat.size) @ flat) for number in range(PROJECTIONS)]
-    )
-    return Tensor(np.shape(array), float(np.linalg.norm(flat)), flat[positions(name, flat.size)], projections, rounding)
+    flat = np.ravel(array)
+    samples = flat[positions(name, flat.size)].astype(np.float64)
+    norm, projections = _measures(flat, name)
+    return Tensor(np.shape(array), norm, samples, projections, rounding)
+
+
+def _measures(flat: np.ndarray, name: str) -> tuple[float, np.ndarray]:
+    """Norm of a vector and its products with its sign vectors, in float64. Piece by piece, else most of a proof's time
+    would go into sign vectors as large as the array: a piece stays in the cache, and BLAS starts no threads for it.
+    """
+    bits = np.stack([draws.sign_bits(number, f"signs/{name}", flat.size) for number in range(PROJECTIONS)])
+    squares, projections = 0.0, np.zeros(PROJECTIONS)
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is infinitely far: see `distance`
+        for start in range(0, flat.size, PIECE):
+            piece = flat[start : start + PIECE].astype(np.float64)
+            positive = np.unpackbits(bits[:, start // 8 : (start + PIECE) // 8], axis=1, count=piece.size)
+            squares += float(piece @ piece)
+            projections += 2 * (positive.astype(np.float64) @ piece) - piece.sum()
+    return math.sqrt(squares), projections
 
 
 def distance(received: Tensor, expected: Tensor) -> float:

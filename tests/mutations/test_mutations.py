@@ -23,6 +23,7 @@ WHOLE, EVERY, SELDOM = ("torch", "cnn"), 8, 20
 USUAL = {"flax", "keras_tensorflow", "torch"}  # of other texts than `cnn`
 SLOW = {"cntk", "equinox", "flax", "jittor", "libtorch", "mindspore", "mlx", "oneflow", "tinygrad", "tvm"}
 COMPILED = {"jittor", "libtorch"}  # by a C++ compiler, anew after each edit: `wide` only
+MANY = 25  # edits that one worker is asked about: JAX keeps every program that it has compiled, some 40 MB an edit
 SAME = [edit for edit in EDITS if not edit.section]
 AS_IT_IS = [
     catalogue.Edit(slug, text, "as it is", ()) for slug, text in sorted({(one.framework, one.text) for one in EDITS})
@@ -35,14 +36,15 @@ class Prover:
     """One worker at a time, of a framework and a text, alive from one edit to the next. A fault may cost a worker."""
 
     def __init__(self):
-        self.serves, self.worker, self.given = None, None, {}
+        self.serves, self.worker, self.asked, self.given = None, None, 0, {}
 
     def prove(self, slug, text, dtypes, thorough=True):
         framework = KNOWN[slug]
-        if self.serves != (slug, text.name) or not self.worker.alive():
+        if self.serves != (slug, text.name) or self.asked == MANY or not self.worker.alive():
             self.close()
             self.worker = run.start(framework, environments.ensure(framework), threads=1, proof=True)
-            self.serves = slug, text.name
+            self.serves, self.asked = (slug, text.name), 0
+        self.asked += 1
         if text.name not in self.given:
             self.given[text.name] = asking.Given.of(text, run.goldens(text, KNOWN.values()), run.sample(text.data))
         version = run.version_of(text, framework)

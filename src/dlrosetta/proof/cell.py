@@ -160,6 +160,10 @@ def _questions(
     logits = judge.tensor("evaluation logits", ask.arrays("predict", batch="evaluation").get("logits"), "Model")
     if judge.suspect:
         logits.layer, logits.use = judge.suspect.layer, judge.suspect.use
+    if not trains and logits.verdict == "differs":  # `predict` is the version's own: is it that, or the model?
+        ask.create(still)  # which it may have changed
+        seen = judge.tensor("evaluation logits", ask.arrays("trace", batch="evaluation").get("logits"), "Model")
+        logits = logits if seen.verdict == "differs" else replace(logits, section="Evaluation", layer=None, use=False)
     yield [logits]
     # Large numbers: an activation or a gradient that is clipped where small ones never come.
     if not text.loud:
