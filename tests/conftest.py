@@ -1,6 +1,11 @@
 """Fixtures that every test may use."""
 
+import os
 import signal
+
+# Two processes share the cores: where each starts a thread a core, threads wait for one another, and NumPy takes three
+# times as long. Workers are told how many threads they have; this is of the tests' own, and must stand before NumPy.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import planted
 import pytest

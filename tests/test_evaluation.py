@@ -74,7 +74,7 @@ FAULTS = {
     "labels": ("images[rows], labels[rows]", "images[rows], labels[::-1][rows]", ("Data", None)),
     "halves": ("/ len(labels)\n", "/ len(labels) / 2\n", ("Evaluation", None)),
     "sets": ("np.asarray(test_labels))", "np.asarray(test_labels)[::-1])", ("Data", None)),
-    "timed": ("    return model(images)\n", "    return 2 * model(images)\n", ("Model", None)),
+    "timed": ("    return model(images)\n", "    return 2 * model(images)\n", ("Evaluation", None)),
     "batch": ("BATCH_SIZE = 64", "BATCH_SIZE = 32", ("Configuration", None)),
 }  # fmt: skip
 
