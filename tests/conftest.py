@@ -1,10 +1,10 @@
-"""Fixtures that every test may use."""
+"""Fixtures that every test may use; how tests are shared out to processes."""
 
 import os
 import signal
 
-# Two processes share the cores: where each starts a thread a core, threads wait for one another, and NumPy takes three
-# times as long. Workers are told how many threads they have; this is of the tests' own, and must stand before NumPy.
+# Two processes share the cores: where each starts a thread a core, threads wait for one another, and NumPy was seen to
+# take 2.7 times as long. Workers are told how many threads they have; this is for the tests' own, set before NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import planted
@@ -32,8 +32,8 @@ def place(tmp_path, template, monkeypatch):
 
 
 class Scheduling(LoadFileScheduling):
-    """A file's tests are run by one process, for they share what is slow to start; the planted faults, a third of all
-    the time, by one process for each text and framework, so that two processes end at about the same time.
+    """A file's tests are run by one process, for they share what is slow to start; the planted faults, 1,600 in
+    one file with `-m wide`, by one for each text and framework, so that the processes end at about the same time.
     """
 
     def _split_scope(self, nodeid):

@@ -72,8 +72,8 @@ def summarise(name: str, array: np.ndarray, rounding: float = 0.0) -> Tensor:
 
 
 def _measures(flat: np.ndarray, name: str) -> tuple[float, np.ndarray]:
-    """Norm of a vector and its products with its sign vectors, in float64. Piece by piece, else most of a proof's time
-    would go into sign vectors as large as the array: a piece stays in the cache, and BLAS starts no threads for it.
+    """Norm of a vector and its products with its sign vectors, in float64. Piece by piece, for sign vectors as large as
+    the array took half of the prover's time: a piece stays in the cache, and BLAS starts no threads for it.
     """
     bits = np.stack([draws.sign_bits(number, f"signs/{name}", flat.size) for number in range(PROJECTIONS)])
     squares, projections = 0.0, np.zeros(PROJECTIONS)
